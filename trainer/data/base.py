@@ -1,0 +1,85 @@
+"""What a data source hands over: two datasets, and the facts that models and tasks may ask for by name."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+from torch.utils.data import Dataset
+
+from trainer.errors import CheckpointError
+from trainer.state import State
+
+FACTS = ("in_channels", "in_features", "image_size", "num_classes", "classes", "colors", "preprocess",
+         "vocab_size", "context", "ignore_index")  # fmt: skip
+"""Every fact that a source may know. A model, task or loss that takes an argument of one of these names gets it from
+the data, unless the config sets it:
+
+- `in_channels` (int), `image_size` (height, width), `in_features` (int: the numbers in one input)
+- `num_classes` (int), `classes` (their names), `colors` (red, green, blue of each), `ignore_index` (label left out)
+- `preprocess` (from a picture as read to what the model sees, and back)
+- `vocab_size`, `context` (int: symbols, and length of a text window)
+"""
+
+
+@runtime_checkable
+class BatchSource(Protocol):
+    """A dataset that makes a whole batch at once: the fast path for data that fits in memory.
+
+    `batch` gets the sample indices, int64 of shape (N,), and the seed of this epoch. What it returns for a sample may
+    depend on its index and on that seed, and on nothing else: not on the batch that it comes in.
+    """
+
+    def __len__(self) -> int: ...
+
+    def batch(self, indices: torch.Tensor, epoch_seed: int) -> tuple[torch.Tensor, ...]: ...
+
+
+@dataclass
+class Data:
+    """The training and validation data of a run.
+
+    Attributes:
+        train: samples (input, target); any torch `Dataset`, or a `BatchSource`.
+        val: the same for evaluation, or None. A list `names` on it, where there is one, names its samples in panels.
+        facts: what is known of the data, by the names in `FACTS`.
+        num_workers: loader processes; 0 loads in the training process.
+        summary: the data in words, for the plan that is shown before training.
+        names: what the samples are called; their digest tells on resume whether the data is still the same.
+    """
+
+    train: Dataset[Any]
+    val: Dataset[Any] | None = None
+    facts: dict[str, Any] = field(default_factory=dict)
+    num_workers: int = 0
+    summary: str = ""
+    names: Sequence[str] = ()
+
+    def state_dict(self) -> State:
+        digest = hashlib.sha256("\n".join(self.names).encode()).hexdigest()[:16] if self.names else ""
+        preprocess = self.facts.get("preprocess")
+        return {
+            "train": len(self.train),  # type: ignore[arg-type]
+            "val": 0 if self.val is None else len(self.val),  # type: ignore[arg-type]
+            "digest": digest,
+            "preprocess": preprocess.state_dict() if preprocess is not None else {},
+        }
+
+    def load_state_dict(self, state: State) -> None:
+        """Takes over the stored normalisation.
+
+        Raises:
+            CheckpointError: the data is not the data that the run was trained on.
+        """
+        now = self.state_dict()
+        for key, what in (("train", "training samples"), ("val", "validation samples"), ("digest", "sample names")):
+            if state[key] != now[key]:
+                raise CheckpointError(
+                    f"data: {what} were {state[key]!r} when this run was saved and are {now[key]!r} now; "
+                    "bring the old data back, or start anew with resume=never"
+                )
+        if state["preprocess"]:
+            self.facts["preprocess"].load_state_dict(state["preprocess"])

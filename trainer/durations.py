@@ -1,0 +1,74 @@
+"""Lengths of training with their unit in the word: `500steps`, `2epochs`, `5%`, `10min`, `never`."""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass
+from typing import Literal
+
+from trainer.errors import ConfigError
+
+Unit = Literal["steps", "epochs", "%", "seconds", "never"]
+
+_PATTERN = re.compile(r"(\d+(?:\.\d+)?(?:e\d+)?)\s*([a-zA-Z%]+)")
+_UNITS: dict[str, tuple[Unit, float]] = {
+    "step": ("steps", 1), "steps": ("steps", 1), "st": ("steps", 1),
+    "epoch": ("epochs", 1), "epochs": ("epochs", 1), "ep": ("epochs", 1),
+    "%": ("%", 1),
+    "s": ("seconds", 1), "sec": ("seconds", 1), "seconds": ("seconds", 1),
+    "min": ("seconds", 60), "minutes": ("seconds", 60), "h": ("seconds", 3600), "hours": ("seconds", 3600),
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Duration:
+    """An amount and its unit. `5%` is a share of the whole run, `never` is endless."""
+
+    amount: float
+    unit: Unit
+
+    @classmethod
+    def parse(cls, text: str | Duration, key: str = "duration") -> Duration:
+        """Reads `500steps`, `2epochs`, `5%`, `30s`, `10min`, `1h` or `never`.
+
+        Raises:
+            ConfigError: no unit is given (both readings are spelled out), or the text is not a duration.
+        """
+        if isinstance(text, Duration):
+            return text
+        word = str(text).strip()
+        if word == "never":
+            return cls(math.inf, "never")
+        if re.fullmatch(r"[-+]?\d+(\.\d+)?", word):
+            raise ConfigError(f"{key}: {word} has no unit; write {key}={word}steps or {key}={word}epochs")
+        found = _PATTERN.fullmatch(word)
+        unit = _UNITS.get(found.group(2).lower()) if found else None
+        if found is None or unit is None:
+            raise ConfigError(f"{key}: {word!r} is not a duration; write for example 500steps, 2epochs, 5%, 10min or never")
+        amount = float(found.group(1)) * unit[1]
+        if amount <= 0:
+            raise ConfigError(f"{key}: {word!r} must be more than zero; use never to switch it off")
+        return cls(amount, unit[0])
+
+    def steps(self, steps_per_epoch: int, total_steps: int) -> int:
+        """The same length counted in optimizer updates, at least one.
+
+        Raises:
+            ConfigError: a length of time cannot be counted in steps.
+        """
+        if self.unit == "seconds":
+            raise ConfigError(f"{self} is a time, and a number of steps is needed; use steps, epochs or %")
+        if self.unit == "never":
+            return total_steps + 1
+        scale = {"steps": 1.0, "epochs": steps_per_epoch, "%": total_steps / 100}[self.unit]
+        return max(1, round(self.amount * scale))
+
+    def __str__(self) -> str:
+        if self.unit == "never":
+            return "never"
+        if self.unit == "seconds" and self.amount % 60 == 0:
+            return f"{self.amount / 60:g}min"
+        unit = "s" if self.unit == "seconds" else self.unit
+        unit = unit[:-1] if self.amount == 1 and unit.endswith(("steps", "epochs")) else unit
+        return f"{self.amount:g}{unit}"

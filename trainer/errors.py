@@ -1,0 +1,78 @@
+"""What can go wrong, as a tree; each error knows the exit code of the program that it ends.
+
+    TrainerError            1   the run failed
+    |-- ConfigError         2   the config or the command line is wrong; nothing was started
+    |-- DataError           2   the data is wrong; nothing was started
+    |-- DivergedError       4   a loss or a gradient is not finite
+    |-- CheckpointError     5   no checkpoint can be read, or it does not fit this run
+    `-- SaveError           6   the last checkpoint could not be written
+
+A message says where (key or file), what is there, what may be there, and what to type.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Sequence
+
+
+class TrainerError(Exception):
+    """The base of every error that is meant for the user: shown as its text, without a traceback."""
+
+    exit_code = 1
+
+
+class ConfigError(TrainerError):
+    """One or more mistakes in a config, all told at once."""
+
+    exit_code = 2
+
+    def __init__(self, problems: str | Sequence[str]) -> None:
+        self.problems = [problems] if isinstance(problems, str) else list(problems)
+        super().__init__("\n".join(self.problems))
+
+
+class DataError(TrainerError):
+    """One or more mistakes in the data: a missing pair, an unreadable file, a label out of range."""
+
+    exit_code = 2
+
+    def __init__(self, problems: str | Sequence[str]) -> None:
+        self.problems = [problems] if isinstance(problems, str) else list(problems)
+        super().__init__("\n".join(self.problems))
+
+
+class DivergedError(TrainerError):
+    """The loss or the gradient norm became NaN or infinite."""
+
+    exit_code = 4
+
+
+class CheckpointError(TrainerError):
+    """A checkpoint is missing, damaged, or belongs to another run."""
+
+    exit_code = 5
+
+
+class SaveError(TrainerError):
+    """The last checkpoint of a run could not be written (disk full, folder gone)."""
+
+    exit_code = 6
+
+
+def closest(word: str, options: Iterable[str]) -> str | None:
+    """The option most like `word`, or None where nothing is near."""
+    names = list(options)
+    lower = {name.lower(): name for name in reversed(names)}
+    found = difflib.get_close_matches(word.lower(), list(lower), n=1, cutoff=0.6)
+    return lower[found[0]] if found else None
+
+
+def did_you_mean(word: str, options: Iterable[str], most: int = 12) -> str:
+    """The end of an error message: the word that was probably meant, else what is allowed."""
+    names = list(options)
+    near = closest(word, names)
+    if near is not None:
+        return f"did you mean {near}?"
+    shown = ", ".join(names[:most]) + (", ..." if len(names) > most else "")
+    return f"known: {shown}" if names else "nothing is known here"

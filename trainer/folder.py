@@ -1,0 +1,135 @@
+"""The run folder: every file name of a run in one place. The folder is the run, and all in it is plain data."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import json
+import os
+import socket
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from trainer.errors import ConfigError, TrainerError
+
+
+def step_name(step: int) -> str:
+    """The folder name that belongs to a step, so that names sort as steps do: `step-000000120`."""
+    return f"step-{step:09d}"
+
+
+class RunFolder:
+    """Where everything of one run lies.
+
+    ```
+    config.yaml     the composed config             media/step-000000120/   what was shown at that evaluation
+    status.json     state, result, who runs it      checkpoints/            step-000000120/, best
+    metrics.jsonl   the history, a row a step       preview.png             the learning-rate curve
+    train.log       the log that a person reads     wandb/                  what wandb wrote
+    ```
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path).absolute()
+        self.config = self.path / "config.yaml"
+        self.status = self.path / "status.json"
+        self.metrics = self.path / "metrics.jsonl"
+        self.log = self.path / "train.log"
+        self.media = self.path / "media"
+        self.checkpoints = self.path / "checkpoints"
+        self.preview = self.path / "preview.png"
+        self.wandb = self.path / "wandb"
+        self.shipper = self.path / ".shipper"  # what the shipping process was told, and how far it is
+        self._lock = self.path / ".lock"
+
+    def __str__(self) -> str:
+        """The path as a person would type it: relative where that is shorter."""
+        relative = os.path.relpath(self.path)
+        return str(self.path) if relative.startswith("..") else relative
+
+    def media_at(self, step: int) -> Path:
+        return self.media / step_name(step)
+
+    def create(self) -> None:
+        """Makes the folder.
+
+        Raises:
+            ConfigError: it cannot be made or written to.
+        """
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            with contextlib.ExitStack() as stack:
+                probe = self.path / f".probe-{os.getpid()}"
+                stack.callback(lambda: probe.unlink(missing_ok=True))
+                probe.write_bytes(b"")
+        except OSError as error:
+            raise ConfigError(_cannot_write(self.path, error)) from error
+
+    @contextlib.contextmanager
+    def hold(self) -> Iterator[None]:
+        """Keeps the folder for this process alone; a dead holder's claim is void at once.
+
+        Raises:
+            ConfigError: a living process trains in this folder; the message names it.
+        """
+        with open(self._lock, "a+") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                file.seek(0)
+                holder = file.read().strip() or "another process"
+                raise ConfigError(f"{self}: {holder} is training in this folder; wait for it, or use another name=") from error
+            file.truncate(0)
+            file.write(f"process {os.getpid()} on {socket.gethostname()}")
+            file.flush()
+            yield
+
+    # ------------------------------------------------------------------------------------------------ status.json
+
+    def read_status(self) -> dict[str, Any]:
+        """What status.json holds; empty where there is none or it cannot be read."""
+        try:
+            found = json.loads(self.status.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return {}
+        return found if isinstance(found, dict) else {}
+
+    def write_status(self, **changes: Any) -> dict[str, Any]:
+        """Changes some entries of status.json and keeps the others; readers see the old file or the new one."""
+        status = {**self.read_status(), **changes, "updated": round(time.time(), 3)}
+        write_whole(self.status, json.dumps(status, indent=1) + "\n")
+        return status
+
+
+def claim(root: Path, name: str) -> RunFolder:
+    """A new folder below `root` that no other process can get: `name`, else `name-2`, `name-3`, ...
+
+    Raises:
+        ConfigError: nothing can be written there.
+    """
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        for n in range(1, 10_000):
+            path = root / (name if n == 1 else f"{name}-{n}")
+            with contextlib.suppress(FileExistsError):
+                path.mkdir()
+                return RunFolder(path)
+    except OSError as error:
+        raise ConfigError(_cannot_write(root, error)) from error
+    raise TrainerError(f"{root}: there are 10,000 runs called {name} already")
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Writes a small file so that a reader, or a crash, finds the old text or the new one, never a part."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_text(text, encoding="utf-8")
+    os.replace(temporary, path)
+
+
+def _cannot_write(path: Path, error: OSError) -> str:
+    why = {errno.EACCES: "no permission", errno.EROFS: "read-only", errno.ENOSPC: "the disk is full"}
+    reason = why.get(error.errno or 0, error.strerror or str(error))
+    return f"runs: cannot write to {path} ({reason}); use runs=FOLDER that you can write to"

@@ -1,0 +1,66 @@
+"""Plain data that crosses floors: what is shown of a sample, what an evaluation found, how a run ended."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+
+Row = dict[str, Any]  # one line of metrics.jsonl: {"step": 120, "epoch": 2, "train/loss": 0.41, "lr": 0.01, ...}
+RunState = Literal["running", "finished", "interrupted", "failed"]
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One validation sample as a person sees it.
+
+    Attributes:
+        name: what the picture is called on a dashboard, the same at every evaluation (`val/examples`).
+        sample: which sample it is (a file's name, an index).
+        image: uint8, (H, W) or (H, W, 3).
+        masks: by name (`true`, `pred`), uint8 class indices of shape (H, W); empty where there are none.
+        classes: the names of the class indices.
+        colors: one (red, green, blue), 0 to 255, for each class.
+        caption: what stands under the picture.
+    """
+
+    name: str
+    sample: str
+    image: np.ndarray
+    masks: dict[str, np.ndarray] = field(default_factory=dict)
+    classes: tuple[str, ...] = ()
+    colors: tuple[tuple[int, int, int], ...] = ()
+    caption: str = ""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What one evaluation found: `metrics` by full name (`val/dice`), and the panels to look at."""
+
+    metrics: dict[str, float]
+    panels: list[Panel] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a run ended.
+
+    Attributes:
+        state: `finished` (also when stopped early), `interrupted` by a signal, or `failed`.
+        reason: in words, e.g. `all 30 epochs done`, `no better val/miou for 5 evaluations`.
+        best: the best row: every metric at that one evaluation, with its `step` and `epoch`; empty without one.
+        last: the last row.
+        step, epoch: what was completed.
+        seconds: wall time over all attempts.
+        exit_code: what the program ends with (0, 128 + signal, ...).
+    """
+
+    state: RunState
+    reason: str
+    best: Row = field(default_factory=dict)
+    last: Row = field(default_factory=dict)
+    step: int = 0
+    epoch: int = 0
+    seconds: float = 0.0
+    exit_code: int = 0

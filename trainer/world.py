@@ -1,0 +1,82 @@
+"""The processes that train together, and the device of this one.
+
+A world of one answers like a world of many: every decision of the loop asks `any` or `sum`, so that no `if distributed`
+stands anywhere else.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from trainer.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class World:
+    """This process among those that train one model.
+
+    Args:
+        device: `auto` (CUDA, then Apple's MPS, then the CPU) or any name that `torch.device` takes.
+        threads: CPU threads of an operation. The number changes the bits of a result, so it is stored with the run;
+            `auto` takes what torch would.
+
+    Raises:
+        ConfigError: the device is not on this machine, or the number of threads is not positive.
+    """
+
+    device: Any = "auto"
+    threads: Any = "auto"
+    rank: int = field(default=0, init=False)
+    size: int = field(default=1, init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "device", _find_device(self.device))
+        threads = torch.get_num_threads() if self.threads == "auto" else self.threads
+        if not isinstance(threads, int) or isinstance(threads, bool) or not 1 <= threads <= 1024:
+            raise ConfigError(f"world.threads: {self.threads!r} is not a number of threads; use auto or 1 to 1024")
+        object.__setattr__(self, "threads", threads)
+
+    @property
+    def main(self) -> bool:
+        """Whether this process writes files and speaks to the user."""
+        return self.rank == 0
+
+    def apply(self) -> None:
+        """Makes the settings of this world those of the process."""
+        if torch.get_num_threads() != self.threads:
+            torch.set_num_threads(self.threads)
+
+    def sum(self, totals: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """Adds each tensor over all processes."""
+        return totals
+
+    def any(self, flag: bool) -> bool:
+        """Whether the flag is up in any process: how a decision is taken together."""
+        return flag
+
+    def describe(self) -> str:
+        """The device in words, for the plan that is shown before training."""
+        if self.device.type == "cuda":
+            return f"{torch.cuda.get_device_name(self.device)} ({self.device})"
+        if self.device.type == "cpu":
+            return f"cpu, {self.threads} thread{'s' if self.threads > 1 else ''} of {os.cpu_count()}"
+        return str(self.device)
+
+
+def _find_device(name: Any) -> torch.device:
+    if name == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda", torch.cuda.current_device())
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, TypeError, AssertionError) as error:
+        raise ConfigError(
+            f"world.device: {name!r} cannot be used here ({str(error).splitlines()[0]}); use auto, cpu or cuda:0"
+        ) from error
+    return device
