@@ -72,3 +72,30 @@ class Duration:
         unit = "s" if self.unit == "seconds" else self.unit
         unit = unit[:-1] if self.amount == 1 and unit.endswith(("steps", "epochs")) else unit
         return f"{self.amount:g}{unit}"
+
+
+class Every:
+    """Whether something is due: every so many steps, epochs or seconds. `never` is due at no time but the end.
+
+    Args:
+        duration: how often. Whole epochs are due at the end of an epoch; other lengths are counted in steps.
+        steps_per_epoch, total_steps: the length of the run, for `0.5epochs` and `5%`.
+    """
+
+    def __init__(self, duration: Duration, steps_per_epoch: int, total_steps: int) -> None:
+        self.duration = duration
+        self.epochs = int(duration.amount) if duration.unit == "epochs" and duration.amount % 1 == 0 else 0
+        timed = duration.unit in ("seconds", "never") or self.epochs
+        self.steps = 0 if timed else duration.steps(steps_per_epoch, total_steps)
+        self.last = 0.0
+
+    def due(self, step: int, epoch: int, epoch_ended: bool, seconds: float = 0.0) -> bool:
+        """Asked once after each update; `seconds` is the running time of the run, which never goes back."""
+        if self.steps:
+            return step % self.steps == 0
+        if self.epochs:
+            return epoch_ended and epoch % self.epochs == 0
+        if self.duration.unit == "seconds" and seconds - self.last >= self.duration.amount:
+            self.last = seconds
+            return True
+        return False

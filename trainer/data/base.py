@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
@@ -49,6 +49,7 @@ class Data:
         num_workers: loader processes; 0 loads in the training process.
         summary: the data in words, for the plan that is shown before training.
         names: what the samples are called; their digest tells on resume whether the data is still the same.
+        collate: makes a batch of samples; torch's default if None.
     """
 
     train: Dataset[Any]
@@ -57,6 +58,7 @@ class Data:
     num_workers: int = 0
     summary: str = ""
     names: Sequence[str] = ()
+    collate: Callable[[list[Any]], Any] | None = None
 
     def state_dict(self) -> State:
         digest = hashlib.sha256("\n".join(self.names).encode()).hexdigest()[:16] if self.names else ""

@@ -62,6 +62,10 @@ class Trackers(Tracker):
     def __init__(self, trackers: Iterable[Tracker] = ()) -> None:
         self.trackers = list(trackers)
 
+    def parts(self) -> dict[str, Any]:
+        """The trackers that have a state of their own, by name (`journal`)."""
+        return {type(t).__name__.lower(): t for t in self.trackers if hasattr(t, "load_state_dict")}
+
     def start(self, plan: Plan) -> None:
         for tracker in self.trackers:
             tracker.start(plan)

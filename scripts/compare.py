@@ -1,0 +1,11 @@
+"""Compares runs and sweeps: the command `trainer-compare`, from a checkout without installing it."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from trainer.cli import compare
+
+if __name__ == "__main__":
+    sys.exit(compare())

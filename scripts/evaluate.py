@@ -1,0 +1,11 @@
+"""Evaluates a kept checkpoint of a run: the command `trainer-evaluate`, from a checkout without installing it."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from trainer.cli import evaluate
+
+if __name__ == "__main__":
+    sys.exit(evaluate())

@@ -1,0 +1,29 @@
+"""What every test starts from: one thread, no wandb settings, a home and a working folder of its own."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+# Before anything imports torch, so that it holds for the programs that tests start, too. The number changes the bits.
+os.environ["OMP_NUM_THREADS"] = "1"
+for _name in list(os.environ):
+    if _name.startswith(("WANDB_", "HYDRA_", "SLURM_")) or _name in ("RUNS_DIR", "DATA_DIR", "NETRC"):
+        del os.environ[_name]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _home(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """A person's login, settings and caches are neither read nor written."""
+    home = tmp_path_factory.mktemp("home")
+    os.environ["HOME"] = str(home)
+    for name in ("XDG_CACHE_HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME"):
+        os.environ.pop(name, None)
+
+
+@pytest.fixture(autouse=True)
+def _folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a test writes to a relative path lands in its own `tmp_path`, never in the checkout."""
+    monkeypatch.chdir(tmp_path)

@@ -1,0 +1,249 @@
+"""Checkpoints that are whole or absent: written beside their place, checked, moved there; the best and the newest kept.
+
+A checkpoint is a folder `step-000000120/` with `weights.pt` (the model's plain state_dict), `state.pt` (everything
+else) and `manifest.json` (sizes and checksums of both), which is written last and removed first. `best` is a small text
+file with a folder's name. The newest whole folder is the last one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import logging
+import os
+import shutil
+import threading
+import warnings
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from trainer.errors import CheckpointError, SaveError
+from trainer.folder import step_name, write_whole
+from trainer.state import State
+
+log = logging.getLogger("trainer")
+
+FORMAT = 1
+WEIGHTS, STATE, MANIFEST, BEST = "weights.pt", "state.pt", "manifest.json", "best"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What one checkpoint holds, loaded to the CPU."""
+
+    path: Path
+    weights: dict[str, torch.Tensor]
+    state: State
+    manifest: dict[str, Any]
+
+
+class Checkpoints:
+    """The checkpoints of one run.
+
+    Args:
+        keep: how many of the newest to keep, beside the best.
+    """
+
+    def __init__(self, keep: int = 1) -> None:
+        if keep < 1:
+            raise ValueError(f"keep: {keep} must be at least 1")
+        self.keep = keep
+        self.folder: Path | None = None
+        self._writer: threading.Thread | None = None
+        self._error: Exception | None = None
+
+    def attach(self, folder: Path) -> None:
+        """Says where to write, and clears what a killed save left there."""
+        self.folder = folder
+        for leftover in [*folder.glob(".tmp-*"), *folder.glob(".old-*")]:
+            shutil.rmtree(leftover, ignore_errors=True)
+
+    # ------------------------------------------------------------------------------------------------------- saving
+
+    def save(self, step: int, weights: State, state: State, facts: dict[str, Any], best: bool) -> None:
+        """Writes a checkpoint in the background; waits for the one before.
+
+        Args:
+            step: its name. weights, state: copies that nothing changes any more.
+            facts: plain values for the manifest. best: whether `best` shall point to it.
+        """
+        self.wait()
+        if self.folder is None:
+            return
+        self._writer = threading.Thread(target=self._write, args=(step, weights, state, facts, best), name="checkpoint")
+        self._writer.start()
+
+    def wait(self) -> None:
+        """Returns when nothing is being written."""
+        if self._writer is not None:
+            self._writer.join()
+            self._writer = None
+
+    def close(self) -> None:
+        """Waits for the last save.
+
+        Raises:
+            SaveError: it could not be written.
+        """
+        self.wait()
+        if self._error is not None:
+            error, self._error = self._error, None
+            raise SaveError(f"{self.folder}: the last checkpoint could not be written ({error})") from error
+
+    def _write(self, step: int, weights: State, state: State, facts: dict[str, Any], best: bool) -> None:
+        folder = self.folder
+        assert folder is not None
+        for attempt in (1, 2):
+            try:
+                _write_folder(folder, step_name(step), {WEIGHTS: weights, STATE: state}, {"step": step, **facts})
+                if best:
+                    write_whole(folder / BEST, step_name(step) + "\n")
+                    _sync(folder)
+                self._error = None
+                self._prune(self.keep)
+                return
+            except (OSError, RuntimeError) as error:  # torch reports a full disk as RuntimeError
+                self._error = error
+                with contextlib.suppress(OSError):
+                    for leftover in folder.glob(".tmp-*"):
+                        shutil.rmtree(leftover, ignore_errors=True)
+                    if attempt == 1:
+                        self._prune(1)
+        log.warning("checkpoint at step %d could not be written (%s); training goes on", step, self._error)
+
+    def _prune(self, keep: int) -> None:
+        assert self.folder is not None
+        names = self.names()
+        for name in set(names) - retained(names, self.best_name(), keep):
+            with contextlib.suppress(OSError):
+                _remove(self.folder / name)
+
+    # ------------------------------------------------------------------------------------------------------ loading
+
+    def names(self) -> list[str]:
+        """The checkpoints there are, oldest first."""
+        if self.folder is None or not self.folder.is_dir():
+            return []
+        return sorted(path.name for path in self.folder.glob("step-*") if (path / MANIFEST).is_file())
+
+    def best_name(self) -> str | None:
+        if self.folder is None:
+            return None
+        with contextlib.suppress(OSError, UnicodeDecodeError):
+            return (self.folder / BEST).read_text(encoding="utf-8").strip() or None
+        return None
+
+    def newest(self) -> Checkpoint | None:
+        """The newest checkpoint that is whole, or None where there is none at all.
+
+        Raises:
+            CheckpointError: there are checkpoints, and each one is damaged.
+        """
+        assert self.folder is not None
+        damaged = []
+        for name in reversed(self.names()):
+            try:
+                return read(self.folder / name)
+            except CheckpointError as error:
+                damaged.append(str(error))
+                log.warning("%s; the one before it is used", error)
+        if damaged:
+            raise CheckpointError("no checkpoint can be read:\n  " + "\n  ".join(damaged))
+        return None
+
+    def best(self) -> Checkpoint:
+        """The checkpoint that `best` names.
+
+        Raises:
+            CheckpointError: there is none, or it is damaged.
+        """
+        assert self.folder is not None
+        name = self.best_name()
+        if name is None:
+            raise CheckpointError(f"{self.folder}: no best checkpoint is kept here; use --which last")
+        return read(self.folder / name)
+
+
+def retained(names: Iterable[str], best: str | None, keep: int) -> set[str]:
+    """Which checkpoints stay: the newest `keep`, and the best."""
+    ordered = sorted(names)
+    return set(ordered[-keep:]) | ({best} & set(ordered) if best else set())
+
+
+def read(path: Path) -> Checkpoint:
+    """Reads one checkpoint, after its sizes and checksums have been found right.
+
+    Raises:
+        CheckpointError: a file is missing, damaged, or holds more than plain data.
+    """
+    try:
+        manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
+        for name, facts in manifest["files"].items():
+            size = (path / name).stat().st_size
+            if size != facts["bytes"]:
+                raise CheckpointError(f"{path / name}: damaged: it has {size} bytes and should have {facts['bytes']}")
+            if _checksum(path / name) != facts["sha256"]:
+                raise CheckpointError(f"{path / name}: damaged: its checksum is wrong")
+        if manifest["format"] > FORMAT:
+            raise CheckpointError(f"{path}: written by a newer version of the trainer; update this one")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)
+            loaded = [torch.load(path / name, map_location="cpu", weights_only=True) for name in (WEIGHTS, STATE)]
+    except CheckpointError:
+        raise
+    except FileNotFoundError as error:
+        raise CheckpointError(f"{path}: not a whole checkpoint: {Path(error.filename).name} is missing") from error
+    except Exception as error:  # torch.load raises many kinds; whichever it is, this checkpoint cannot be used
+        raise CheckpointError(f"{path}: cannot be read ({(str(error).splitlines() or [repr(error)])[0]})") from error
+    return Checkpoint(path, loaded[0], loaded[1], manifest)
+
+
+def _write_folder(parent: Path, name: str, contents: dict[str, Any], facts: dict[str, Any]) -> None:
+    parent.mkdir(parents=True, exist_ok=True)
+    temporary = parent / f".tmp-{name}-{os.getpid()}"
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir()
+    files = {}
+    for file, content in contents.items():
+        with open(temporary / file, "wb") as stream:
+            torch.save(content, stream)
+            stream.flush()
+            os.fsync(stream.fileno())
+        files[file] = {"bytes": (temporary / file).stat().st_size, "sha256": _checksum(temporary / file)}
+    manifest = {"format": FORMAT, **facts, "files": files}
+    with open(temporary / MANIFEST, "w", encoding="utf-8") as stream:
+        stream.write(json.dumps(manifest, indent=1) + "\n")
+        stream.flush()
+        os.fsync(stream.fileno())
+    _sync(temporary)
+    _remove(parent / name)
+    os.rename(temporary, parent / name)
+    _sync(parent)
+
+
+def _remove(path: Path) -> None:
+    """Removes a checkpoint; without its manifest it is none, so a removal cut short leaves no half one."""
+    if path.exists():
+        (path / MANIFEST).unlink(missing_ok=True)
+        shutil.rmtree(path)
+
+
+def _sync(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _checksum(path: Path) -> str:
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()

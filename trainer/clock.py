@@ -1,0 +1,30 @@
+"""Wall time of a run over all its attempts, from a clock that cannot be set back."""
+
+from __future__ import annotations
+
+import time
+
+from trainer.state import State
+
+
+class Clock:
+    """Counts seconds of training; time between an interruption and its resume does not count."""
+
+    def __init__(self) -> None:
+        self._before = 0.0
+        self._started = time.perf_counter()
+
+    def start(self) -> None:
+        """Counting begins now."""
+        self._started = time.perf_counter()
+
+    @property
+    def seconds(self) -> float:
+        return self._before + time.perf_counter() - self._started
+
+    def state_dict(self) -> State:
+        return {"seconds": self.seconds}
+
+    def load_state_dict(self, state: State) -> None:
+        self._before = state["seconds"]
+        self.start()

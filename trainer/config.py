@@ -1,0 +1,361 @@
+"""What a composed config says: every mistake in it at once, its identity, its values without secrets, its changes."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import typing
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from trainer import _hydra
+from trainer.annotations import BROKEN, mismatch
+from trainer.durations import Duration
+from trainer.errors import ConfigError, closest, did_you_mean
+
+FACTS = ("in_channels", "in_features", "image_size", "num_classes", "classes", "colors", "preprocess",
+         "vocab_size", "context", "ignore_index")  # fmt: skip
+OFFERED: dict[str, tuple[str, ...]] = {
+    "data": ("seed",),
+    "model": FACTS,
+    "task": (*FACTS, "criterion"),
+    "loss": FACTS,
+    "optimizer": ("params",),
+    "scheduler": ("optimizer", "total_steps", "steps_per_epoch", "epochs", "mode"),
+}
+"""What `build` offers to the target of each group; `FACTS` are those of `trainer.data.base`, which imports torch."""
+
+SCALARS = {
+    "seed": "whole", "epochs": "count", "batch_size": "count", "accumulate": "count",
+    "evaluate_every": "duration", "log_every": "duration", "checkpoint_every": "duration",
+    "resume": "resume", "resume_changes": "refuse or allow", "name": "word or null", "runs": "word",
+}  # fmt: skip
+"""The top-level keys that are no group, and what kind of value each takes."""
+
+CHEAP = ("early_stopping", "clip", "ema", "precision", "checkpoint", "warmup", "world", "wandb", "debug")
+"""Groups whose objects cost nothing to make: their constructors check the ranges."""
+
+NOT_IDENTITY = ("wandb", "runs", "name", "resume", "resume_changes", "checkpoint", "checkpoint_every", "data.num_workers")
+"""What does not change the result of a run, and so not the folder of a sweep's job."""
+
+RESUME_WORDS = ("never", "auto", "must")
+
+
+# ---------------------------------------------------------------------------------------------------------- mistakes
+
+
+def problems(cfg: DictConfig) -> list[str]:
+    """Every mistake in a composed config, each as `key: what is wrong, and the word that was probably meant`.
+
+    Imports the targets, and so torch. Nothing is made but small objects; no data is read.
+    """
+    found: list[str] = []
+    plain = _resolve(cfg, "", found)
+    found += _unknown_keys(cfg)
+    for name, kind in SCALARS.items():
+        if name in plain and plain[name] is not BROKEN:
+            found += _scalar(name, kind, plain[name])
+    for group in _hydra.groups():
+        if group in plain and group != "experiment":
+            found += _group(group, plain[group])
+    spoilt = {key for problem in found if (key := re.split(r"[.:\[]", problem)[0])}
+    for make in (_make_cheap, _make_optimizer, _warmup_fits, _monitor_exists):
+        found += make(plain, spoilt)
+    return list(dict.fromkeys(found))
+
+
+def _resolve(node: Any, key: str, found: list[str]) -> Any:
+    """The config as plain values; what cannot be resolved, or must be given, is reported and BROKEN."""
+    if isinstance(node, DictConfig) and not node._is_none():
+        return {name: _entry(node, name, f"{key}.{name}" if key else str(name), found) for name in node}
+    if OmegaConf.is_list(node) and not node._is_none():
+        return [_entry(node, n, f"{key}[{n}]", found) for n in range(len(node))]
+    return node
+
+
+def _entry(node: Any, name: Any, key: str, found: list[str]) -> Any:
+    try:
+        value = "???" if OmegaConf.is_missing(node, name) else node[name]
+    except OmegaConfBaseException as error:
+        found.append(f"{key}: {str(error).splitlines()[0]}")
+        return BROKEN
+    if _hydra.is_missing(value):
+        text = OmegaConf.to_container(node, resolve=False)[name]  # type: ignore[index, call-overload]
+        variable = re.search(r"\$\{oc\.env:(\w+)", str(text))
+        found.append(f"{key}: {_hydra.must_be_given(key, value)}" + (f", or set {variable[1]}" if variable else ""))
+        return BROKEN
+    return _resolve(value, key, found)
+
+
+def _unknown_keys(cfg: DictConfig) -> Iterator[str]:
+    """Top-level keys that mean nothing; one that an interpolation refers to is the user's own variable."""
+    known = [*(group for group in _hydra.groups() if group != "experiment"), *SCALARS]
+    text = OmegaConf.to_yaml(cfg)
+    for name in map(str, cfg):
+        if name not in known and not re.search(r"\$\{" + re.escape(name) + r"\b", text):
+            yield f"{name}: there is no such key; {did_you_mean(name, known, most=40)}"
+
+
+def _scalar(name: str, kind: str, value: Any) -> list[str]:
+    if kind in ("whole", "count"):
+        least = 1 if kind == "count" else 0
+        wrong = mismatch(value, int) or (f"{value} must be at least {least}" if value < least else None)
+        return [f"{name}: {wrong}"] if wrong else []
+    if kind == "duration":
+        try:
+            Duration.parse(str(value), name)
+        except ConfigError as error:
+            return error.problems
+        return []
+    if kind == "resume":
+        if value is None or value in RESUME_WORDS or (isinstance(value, str) and value and Path(value).is_dir()):
+            return []
+        near = closest(str(value), RESUME_WORDS)
+        hint = f"; did you mean {near}?" if near else ""
+        return [f"{name}: {value!r} is neither a run's folder nor one of {', '.join(RESUME_WORDS)}{hint}"]
+    if kind == "refuse or allow":
+        wrong = mismatch(value, Literal["refuse", "allow"])
+        return [f"{name}: {wrong}"] if wrong else []
+    if (value is None and kind == "word or null") or (isinstance(value, str | int) and str(value).strip()):
+        return []
+    return [f"{name}: {value!r} is not a name"]
+
+
+# ------------------------------------------------------------------------------------------------------ target nodes
+
+
+def _group(group: str, node: Any) -> list[str]:
+    if node is BROKEN:
+        return []
+    nodes = node if group == "hooks" and isinstance(node, dict) else {"": node}
+    found = []
+    for name, entry in nodes.items():
+        key = f"{group}.{name}" if name else group
+        if isinstance(entry, dict) and "_target_" in entry:
+            found += _target(key, entry, OFFERED.get(group, ()))
+        elif group in OFFERED or group in CHEAP or group == "hooks":
+            found.append(f"{key}: has no _target_, the class or function that it is made by, like torch.optim.SGD")
+    return found
+
+
+def _target(key: str, node: dict[str, Any], offered: Sequence[str] = ()) -> list[str]:
+    """The mistakes of a node with `_target_`, and of those nested in it."""
+    given = {name: value for name, value in node.items() if name not in _hydra.SPECIAL}
+    found = [text for name, value in given.items() for text in _nested(f"{key}.{name}", value)]
+    args = node.get("_args_", [])
+    found += _nested(f"{key}._args_", args)
+    if node["_target_"] is BROKEN:
+        return found
+    try:
+        target = _hydra.locate(node["_target_"], key)
+    except ConfigError as error:
+        return error.problems + found
+    taken, hints, name_of = _hydra.parameters(target), _hints(target), node["_target_"]
+    for name, value in given.items():
+        if name in taken:
+            wrong = mismatch(value, hints.get(name, Any), taken[name].default)
+            found += [f"{key}.{name}: {wrong}"] if wrong else []
+        elif not _hydra.takes_any(taken) or re.fullmatch(r"_\w+_", name):
+            names = [*(n for n in taken if n not in offered), *(_hydra.SPECIAL if name.startswith("_") else ())]
+            found.append(f"{key}.{name}: {name_of} takes no such argument; {did_you_mean(name, names)}")
+    if not node.get("_partial_", False):
+        missing = [name for name in _hydra.required(taken, len(args)) if name not in given and name not in offered]
+        found += [f"{key}.{name}: {_hydra.needs(name_of, name, offered)}" for name in missing]
+    return found
+
+
+def _nested(key: str, value: Any) -> list[str]:
+    if isinstance(value, dict):
+        if "_target_" in value:
+            return _target(key, value)
+        return [text for name, entry in value.items() for text in _nested(f"{key}.{name}", entry)]
+    if isinstance(value, list):
+        return [text for n, entry in enumerate(value) for text in _nested(f"{key}[{n}]", entry)]
+    return []
+
+
+def _hints(target: Callable[..., Any]) -> dict[str, Any]:
+    """The annotations of a target's arguments; those of a class's parents where it passes `**kwargs` on."""
+    makers = [vars(c)["__init__"] for c in target.__mro__ if "__init__" in vars(c)] if isinstance(target, type) else [target]
+    hints: dict[str, Any] = {}
+    for maker in reversed(makers):
+        try:
+            hints |= typing.get_type_hints(maker)
+        except Exception:  # an annotation may name what exists for type checkers only
+            hints = {name: hint for name, hint in hints.items() if name not in getattr(maker, "__annotations__", {})}
+    return hints
+
+
+# ------------------------------------------------------------------------------------------- rules that need objects
+
+
+def _make_cheap(plain: dict[str, Any], spoilt: set[str]) -> list[str]:
+    return [text for group in CHEAP if group in plain and group not in spoilt for text in _tried(plain[group], group)]
+
+
+def _make_optimizer(plain: dict[str, Any], spoilt: set[str]) -> list[str]:
+    """An optimizer of one small weight matrix, and the schedule on it, show wrong ranges and combinations."""
+    import torch
+
+    if spoilt & {"optimizer", "scheduler"} or not {"optimizer", "scheduler"} <= plain.keys():
+        return []
+    weight = torch.nn.Parameter(torch.zeros(2, 2))
+    try:
+        optimizer = _hydra.instantiate(plain["optimizer"], "optimizer", params=[weight])
+    except ConfigError as error:
+        return error.problems
+    horizon = {"total_steps": 1000, "steps_per_epoch": 100, "epochs": 10, "mode": "min"}
+    return _tried(plain["scheduler"], "scheduler", optimizer=optimizer, **horizon)
+
+
+def _tried(node: Any, key: str, **offered: Any) -> list[str]:
+    try:
+        _hydra.instantiate(node, key, **offered)
+    except ConfigError as error:
+        return error.problems
+    return []
+
+
+def _warmup_fits(plain: dict[str, Any], spoilt: set[str]) -> list[str]:
+    length = plain["warmup"].get("length") if isinstance(plain.get("warmup"), dict) else None
+    if spoilt & {"warmup", "epochs"} or length is None:
+        return []
+    duration = Duration.parse(length, "warmup.length")
+    end = {"epochs": plain["epochs"], "%": 100}.get(duration.unit)
+    if end is None or duration.amount < end:
+        return []
+    run = f"epochs={plain['epochs']}" if duration.unit == "epochs" else "100%"
+    return [f"warmup.length: {length} must be shorter than the whole run ({run})"]
+
+
+def _monitor_exists(plain: dict[str, Any], spoilt: set[str]) -> list[str]:
+    """The monitored metric is one that the task says it measures; `val/iou/<class>` is known only with the data."""
+    monitor = _monitor(plain)
+    measures = {} if "task" in spoilt else _measures(plain)
+    if "early_stopping" in spoilt or not isinstance(monitor, str):
+        return []
+    known = [f"val/{name}" for name in measures]
+    begins = monitor.startswith(("val/", "train/"))
+    if begins and (not known or monitor in known or monitor.startswith("train/") or monitor.count("/") > 1):
+        return []
+    known = known or ["val/loss"]
+    near = closest(monitor, known) or closest(f"val/{monitor}", known)
+    hint = f"did you mean {near}?" if near else f"the task measures {', '.join(known)}"
+    return [f"early_stopping.monitor: nothing measures {monitor!r}; {hint}"]
+
+
+def warnings(cfg: DictConfig) -> list[str]:
+    """What is allowed but hardly meant; for a config without `problems`."""
+    plain = _resolve(cfg, "", [])
+    monitor, mode = _monitor(plain), plain["early_stopping"].get("mode", "auto")
+    better = _measures(plain).get(str(monitor).removeprefix("val/"))
+    told = []
+    if better and mode in ("min", "max") and mode != better:
+        told.append(f"early_stopping.mode: {mode}, but {monitor} is better when it is {_LESS[better]}; leave it at auto")
+    follows = plain["scheduler"].get("mode")
+    if better and follows in ("min", "max") and follows != better:
+        told.append(f"scheduler.mode: {follows}, but {monitor} is better when it is {_LESS[better]}; leave it out")
+    return told
+
+
+_LESS = {"min": "smaller", "max": "larger"}
+
+
+def _monitor(plain: dict[str, Any]) -> Any:
+    node = plain.get("early_stopping")
+    return node.get("monitor") if isinstance(node, dict) else None
+
+
+def _measures(plain: dict[str, Any]) -> dict[str, str]:
+    """The metrics of the task's class and their better direction; empty where only its object knows them."""
+    task = _hydra.locate(plain["task"]["_target_"], "task")
+    measures = getattr(task, "measures", None)
+    return {"loss": "min", **measures} if isinstance(measures, Mapping) else {}
+
+
+# ------------------------------------------------------------------------------------------------ values and identity
+
+_SECRET_KEY = re.compile(r"(api_?key|passwo?r?d|secret(_key)?|access_key|credentials?|(access|auth|api)_token|^token)$", re.I)
+_SECRET_VARIABLE = re.compile(r"KEY|TOKEN|SECRET|PASSW|CREDENTIAL", re.I)
+HIDDEN = "<secret>"
+
+
+def plain(cfg: DictConfig) -> dict[str, Any]:
+    """The config as plain nested values for wandb, interpolations resolved and secrets hidden.
+
+    Raises:
+        ConfigError: an interpolation cannot be resolved.
+    """
+    values: dict[str, Any] = _hydra.plain_node(cfg, "config")
+    hidden: dict[str, Any] = _hide(values, [v for k, v in os.environ.items() if _SECRET_VARIABLE.search(k) and len(v) > 7])
+    return hidden
+
+
+def unresolved_yaml(cfg: DictConfig) -> str:
+    """The config as text for a run's config.yaml: interpolations stay as they are, but for `runs`; secrets are hidden."""
+    values = {**_unresolved(cfg), "runs": str(cfg.runs)}
+    return OmegaConf.to_yaml(OmegaConf.create(_hide(values, [])))
+
+
+def _unresolved(cfg: DictConfig) -> dict[str, Any]:
+    values = OmegaConf.to_container(cfg, resolve=False)
+    return {str(key): value for key, value in values.items() if key != "hydra"}  # type: ignore[union-attr]
+
+
+def _hide(value: Any, secrets: list[str], key: str = "") -> Any:
+    if isinstance(value, dict):
+        return {name: _hide(entry, secrets, str(name)) for name, entry in value.items()}
+    if isinstance(value, list):
+        return [_hide(entry, secrets, key) for entry in value]
+    literal = isinstance(value, str) and not value.startswith("${")
+    if literal and value and (_SECRET_KEY.search(key) or any(secret in value for secret in secrets)):
+        return HIDDEN
+    return value
+
+
+def digest(cfg: DictConfig) -> str:
+    """Ten hexadecimal digits that name what is trained: equal for configs that must give the same result.
+
+    Interpolations count as their text, so that neither the time nor a secret is in it; what is in NOT_IDENTITY is left out.
+    """
+    values = {key: value for key, value in flat(_unresolved(cfg)).items() if not _under(key, NOT_IDENTITY)}
+    return hashlib.sha256(json.dumps(values, sort_keys=True, default=str).encode()).hexdigest()[:10]
+
+
+def _under(key: str, parents: Sequence[str]) -> bool:
+    return any(key == parent or key.startswith(f"{parent}.") for parent in parents)
+
+
+def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested mappings as one, by dotted keys; lists and empty mappings are values."""
+    found: dict[str, Any] = {}
+    for name, value in values.items():
+        found |= flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) and value else {f"{prefix}{name}": value}
+    return found
+
+
+def difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """What differs between two plain configs, by dotted key; None stands for a value that is not there."""
+    a, b = flat(old), flat(new)
+    return {key: (a.get(key), b.get(key)) for key in [*a, *(k for k in b if k not in a)] if a.get(key) != b.get(key)}
+
+
+def load_env(path: str | os.PathLike[str] = ".env") -> None:
+    """Reads `KEY=VALUE` lines into the environment, if the file is there; what is set already stays as it is."""
+    file = Path(path)
+    if not file.is_file():
+        return
+    for line in file.read_text(encoding="utf-8-sig").splitlines():
+        name, equals, value = line.strip().removeprefix("export ").partition("=")
+        if not equals or name.startswith("#"):
+            continue
+        value = value.strip()
+        quoted = re.match(r"(['\"])(.*?)\1", value)
+        value = quoted[2] if quoted else re.split(r"\s+#", value)[0]
+        os.environ.setdefault(name.strip(), value)

@@ -1,0 +1,202 @@
+"""Batches in an order that is a function of (seed, epoch), startable at any batch without replaying those before it."""
+
+from __future__ import annotations
+
+import itertools
+import signal
+from collections.abc import Callable, Iterator
+from typing import Any, cast
+
+import torch
+from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
+
+from trainer.data.base import BatchSource
+from trainer.errors import DataError
+from trainer.state import ORDER, SAMPLE, mix, seed_generators
+
+Batch = Any  # whatever the dataset's samples collate to; its first tensor has the samples along dimension 0
+
+
+class Loader:
+    """Hands out groups of micro-batches: one group is one optimizer update.
+
+    The order of an epoch depends on the seed and the epoch's number alone. Randomness inside a dataset is seeded per
+    sample by (seed, epoch, index), so that the number of workers, prefetching and a restart change nothing. A last
+    batch of a single sample joins the one before it: batch norm cannot train on one.
+
+    Args:
+        dataset: any map-style torch dataset; a `BatchSource` or a `TensorDataset` is indexed a batch at a time.
+        batch_size: samples of a micro-batch.
+        accumulate: micro-batches of a group; the last group of an epoch may hold fewer.
+        shuffle: a new order each epoch; otherwise the dataset's own.
+        workers: loader processes; 0 loads in this one. Not used by the fast path.
+        limit: the most batches of an epoch, for a quick look.
+
+    Raises:
+        DataError: the dataset is empty, or has no length.
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset[Any],
+        batch_size: int,
+        *,
+        accumulate: int = 1,
+        seed: int = 0,
+        shuffle: bool = True,
+        workers: int = 0,
+        collate: Callable[[list[Any]], Any] | None = None,
+        device: torch.device | None = None,
+        limit: int | None = None,
+        what: str = "training",
+    ) -> None:
+        if isinstance(dataset, IterableDataset) or not hasattr(dataset, "__len__"):
+            raise DataError(f"data: the {what} set has no length; give a map-style dataset (__len__ and __getitem__)")
+        if len(dataset) == 0:
+            raise DataError(f"data: the {what} set is empty")
+        self.dataset, self.batch_size, self.accumulate = dataset, batch_size, accumulate
+        self.seed, self.shuffle, self.limit = seed, shuffle, limit
+        self.device = device or torch.device("cpu")
+        self._source = _as_source(dataset)
+        self._workers = None if self._source else _Workers(dataset, seed, workers, collate, self.device.type == "cuda")
+
+    @property
+    def samples(self) -> int:
+        return len(self.dataset)  # type: ignore[arg-type]
+
+    @property
+    def batches_per_epoch(self) -> int:
+        return len(self._cuts()) - 1
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return -(-self.batches_per_epoch // self.accumulate)
+
+    def groups(self, epoch: int, start: int = 0) -> Iterator[list[Batch]]:
+        """The groups of an epoch from micro-batch `start` on."""
+        batches = self.batches(epoch, start)
+        if self.accumulate == 1:
+            for batch in batches:
+                yield [batch]
+            return
+        while group := list(itertools.islice(batches, self.accumulate)):
+            yield group
+
+    def batches(self, epoch: int = 0, start: int = 0) -> Iterator[Batch]:
+        """The micro-batches of an epoch from number `start` on, on the device."""
+        order, cuts = self._order(epoch), self._cuts()
+        plan = [order[a:b] for a, b in itertools.pairwise(cuts[start:])]
+        if self._source is not None:
+            epoch_seed = mix(self.seed, SAMPLE, epoch)
+            found: Iterator[Batch] = (self._source.batch(indices, epoch_seed) for indices in plan)
+        else:
+            found = cast(_Workers, self._workers).load(plan, epoch)
+        return found if self.device.type == "cpu" else (to_device(batch, self.device) for batch in found)
+
+    def _order(self, epoch: int) -> torch.Tensor:
+        if not self.shuffle:
+            return torch.arange(self.samples)
+        generator = torch.Generator().manual_seed(mix(self.seed, ORDER, epoch))
+        return torch.randperm(self.samples, generator=generator)
+
+    def _cuts(self) -> list[int]:
+        """Where the batches of an epoch begin, and the end of the last."""
+        cuts = [*range(0, self.samples, self.batch_size), self.samples]
+        if len(cuts) > 2 and cuts[-1] - cuts[-2] == 1 and self.batch_size > 1 and self.shuffle:
+            del cuts[-2]
+        return cuts[: self.limit + 1] if self.limit else cuts
+
+
+def samples_of(batch: Batch) -> int:
+    """How many samples a batch holds: the first dimension of the first tensor in it."""
+    tensor = batch
+    while not isinstance(tensor, torch.Tensor):
+        if not tensor:
+            raise DataError("data: a batch holds no tensor, so its samples cannot be counted")
+        tensor = next(iter(tensor.values())) if isinstance(tensor, dict) else tensor[0]
+    return tensor.shape[0]
+
+
+def to_device(batch: Batch, device: torch.device) -> Batch:
+    """The same batch with its tensors on the device; lists, tuples and dictionaries are followed."""
+    if isinstance(batch, torch.Tensor):
+        return batch.to(device, non_blocking=True)
+    if isinstance(batch, dict):
+        return {key: to_device(value, device) for key, value in batch.items()}
+    if isinstance(batch, tuple) and hasattr(batch, "_fields"):
+        return type(batch)(*(to_device(value, device) for value in batch))
+    if isinstance(batch, (list, tuple)):
+        return type(batch)(to_device(value, device) for value in batch)
+    return batch
+
+
+def _as_source(dataset: Dataset[Any]) -> BatchSource | None:
+    if type(dataset) is TensorDataset:
+        return _Tensors(dataset.tensors)
+    return dataset if isinstance(dataset, BatchSource) else None
+
+
+class _Tensors:
+    """A `TensorDataset` indexed a batch at a time: 8 to 10 times as fast as a DataLoader over it."""
+
+    def __init__(self, tensors: tuple[torch.Tensor, ...]) -> None:
+        self.tensors = tensors
+
+    def __len__(self) -> int:
+        return len(self.tensors[0])
+
+    def batch(self, indices: torch.Tensor, epoch_seed: int) -> tuple[torch.Tensor, ...]:
+        return tuple(tensor.index_select(0, indices) for tensor in self.tensors)
+
+
+# ------------------------------------------------------------------------------------------------ through a DataLoader
+
+
+class _Workers:
+    """A DataLoader whose batches are named beforehand, as lists of (epoch, index)."""
+
+    def __init__(self, dataset: Dataset[Any], seed: int, workers: int, collate: Any, pin: bool) -> None:
+        self.plan: list[list[tuple[int, int]]] = []
+        self.loader = DataLoader(
+            _Seeded(dataset, seed),
+            batch_sampler=self,  # type: ignore[arg-type]
+            num_workers=workers,
+            persistent_workers=workers > 0,
+            pin_memory=pin,
+            collate_fn=collate,
+            worker_init_fn=_start_worker,
+            generator=torch.Generator(),  # else each epoch would draw from the main generator and shift it
+        )
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        return iter(self.plan)
+
+    def __len__(self) -> int:
+        return len(self.plan)
+
+    def load(self, plan: list[torch.Tensor], epoch: int) -> Iterator[Batch]:
+        self.plan = [[(epoch, index) for index in indices.tolist()] for indices in plan]
+        batches = iter(self.loader)
+        if self.loader.num_workers:
+            # torch's handler raises at any line when a worker dies, half-way through an update too; without it the
+            # death is seen where the next batch is fetched.
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        return batches
+
+
+class _Seeded(Dataset[Any]):
+    """Any dataset, with the main generators seeded per sample before it is asked for one."""
+
+    def __init__(self, dataset: Dataset[Any], seed: int) -> None:
+        self.dataset, self.seed = dataset, seed
+
+    def __getitem__(self, key: tuple[int, int]) -> Any:
+        epoch, index = key
+        seed_generators(mix(self.seed, SAMPLE, epoch, index))
+        return self.dataset[index]
+
+
+def _start_worker(_: int) -> None:
+    """Ctrl-C reaches the whole process group: the training process answers it, and its workers go on until told."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    torch.set_num_threads(1)

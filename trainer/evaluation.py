@@ -1,0 +1,60 @@
+"""One pass over the validation set: metrics made of sums, and the same few samples to look at each time."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils.data import default_collate
+
+from trainer.data.base import Data
+from trainer.data.loader import Batch, Loader, to_device
+from trainer.records import Evaluation
+from trainer.tasks import Task
+from trainer.update import Precision
+from trainer.world import World
+
+PANELS = 8
+
+
+class Evaluator:
+    """Measures a model on the validation set.
+
+    Args:
+        task: what is measured and shown. data: where the shown samples come from.
+        loader: the validation batches; None measures nothing.
+        precision: the number format of the forward pass. world: whose sums are added up.
+    """
+
+    def __init__(self, task: Task, data: Data, loader: Loader | None, precision: Precision, world: World) -> None:
+        self.task, self.data, self.loader, self.precision, self.world = task, data, loader, precision, world
+        self._examples: tuple[Batch, list[str]] | None = None
+
+    @torch.no_grad()
+    def __call__(self, model: nn.Module) -> Evaluation:
+        """Every metric is made of sums over all samples, so that a ragged last batch counts by its samples."""
+        if self.loader is None:
+            return Evaluation({})
+        if self._examples is None:
+            self._examples = _examples(self.data, self.world.device)
+        totals: dict[str, torch.Tensor] = {}
+        model.eval()
+        with self.precision.autocast(self.world.device):
+            for batch in self.loader.batches():
+                for name, value in self.task.judge(model, batch).items():
+                    totals[name] = totals[name] + value if name in totals else value
+            panels = self.task.panels(model, *self._examples)
+        model.train()
+        found = self.task.summarise(self.world.sum(totals))
+        return Evaluation({f"val/{name}": float(value) for name, value in found.items()}, panels)
+
+
+def _examples(data: Data, device: torch.device) -> tuple[Batch, list[str]]:
+    """A batch of a few validation samples, spread over the set, and what they are called."""
+    dataset: Any = data.val
+    count = len(dataset)
+    indices = [i * count // min(PANELS, count) for i in range(min(PANELS, count))]
+    names = getattr(dataset, "names", None) or range(count)
+    batch = (data.collate or default_collate)([dataset[i] for i in indices])
+    return to_device(batch, device), [str(names[i]) for i in indices]

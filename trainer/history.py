@@ -1,0 +1,98 @@
+"""The rows of a run in the making: means over the steps between two rows, read from the device many rows at once."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+
+import torch
+
+from trainer.progress import Progress
+from trainer.records import Row
+from trainer.state import State
+from trainer.update import finite
+
+ROWS_AT_ONCE, SECONDS_AT_MOST = 50, 1.0
+
+Number = torch.Tensor | float
+
+
+class History:
+    """Collects losses and gradient norms, and makes rows of them without waiting for the device.
+
+    Attributes:
+        last: the newest row that was handed on.
+    """
+
+    def __init__(self) -> None:
+        self.last: Row = {}
+        self._losses: list[Number] = []
+        self._samples: list[int] = []
+        self._norms: list[Number] = []
+        self._rows: list[Row] = []
+        self._since = time.perf_counter()
+
+    def add_loss(self, loss: torch.Tensor, samples: int) -> None:
+        """The loss of a micro-batch; it counts by its samples in the mean of the row."""
+        self._losses.append(loss)
+        self._samples.append(samples)
+
+    def add_norm(self, norm: torch.Tensor) -> None:
+        """The gradient norm of an update, before clipping."""
+        self._norms.append(norm)
+
+    def row(self, progress: Progress, seconds: float, rates: Mapping[str, float]) -> Row:
+        """The row of this step, the same one if asked again; its means are over the steps since the row before."""
+        if not self._rows or self._rows[-1]["step"] != progress.step:
+            self._rows.append({"step": progress.step, "epoch": progress.epoch, "time": round(seconds, 3)})
+        row = self._rows[-1]
+        row["epoch"] = progress.epoch
+        if self._norms:
+            row["train/loss"] = _mean(self._losses, self._samples)
+            row["train/grad_norm"] = _mean(self._norms, [1] * len(self._norms))
+            self._losses, self._samples, self._norms = [], [], []
+        row.update(rates)
+        return row
+
+    @property
+    def full(self) -> bool:
+        """Whether it is time to hand the rows on."""
+        return len(self._rows) >= ROWS_AT_ONCE or time.perf_counter() - self._since > SECONDS_AT_MOST
+
+    def take(self) -> list[Row]:
+        """The rows to hand on, numbers only: one wait for the device, whatever their number."""
+        rows, self._rows, self._since = self._rows, [], time.perf_counter()
+        waiting = [(row, key) for row in rows for key, value in row.items() if isinstance(value, torch.Tensor)]
+        if waiting:
+            read = torch.stack([row[key].double() for row, key in waiting]).tolist()
+            for (row, key), value in zip(waiting, read, strict=True):
+                row[key] = value
+        self.last = rows[-1] if rows else self.last
+        return rows
+
+    def state_dict(self) -> State:
+        return {
+            "losses": [float(value) for value in self._losses],
+            "samples": list(self._samples),
+            "norms": [float(value) for value in self._norms],
+            "last": dict(self.last),
+        }
+
+    def load_state_dict(self, state: State) -> None:
+        self._losses, self._samples, self._norms = state["losses"], state["samples"], state["norms"]
+        self._rows, self.last = [], state["last"]
+
+
+def check(rows: Sequence[Row]) -> None:
+    """Raises DivergedError where a loss or a gradient norm among the rows is not finite."""
+    for row in rows:
+        for key in ("train/loss", "train/grad_norm"):
+            finite(key, row.get(key, 0.0))
+
+
+def _mean(values: list[Number], weights: list[int]) -> Number:
+    device = next((value.device for value in values if isinstance(value, torch.Tensor)), torch.device("cpu"))
+    if device.type == "cpu":  # reading is free here, and Python sums in float64
+        return sum(float(v) * w for v, w in zip(values, weights, strict=True)) / sum(weights)
+    stacked = torch.stack([torch.as_tensor(value, dtype=torch.float32, device=device) for value in values])
+    return torch.dot(stacked, torch.tensor(weights, dtype=torch.float32, device=device)) / sum(weights)

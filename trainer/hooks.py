@@ -1,0 +1,47 @@
+"""Observers of a training: they see everything and steer nothing. What can change a run is a part of the loop."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from trainer.errors import did_you_mean
+from trainer.records import Evaluation, Outcome, Row
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from trainer.loop import Trainer
+
+METHODS = ("on_fit_start", "on_log", "on_evaluation", "on_save", "on_exception", "on_fit_end")
+
+
+class Hook:
+    """The base of every hook: override what you need. A misspelt `on_...` is refused when the class is made.
+
+    A hook that has `state_dict` and `load_state_dict` becomes a part of the run, as `hook:<name>`, and is saved and
+    restored with it.
+    """
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        for name in vars(cls):
+            if name.startswith("on_") and name not in METHODS:
+                raise TypeError(f"{cls.__name__}.{name}: a hook has no such method; {did_you_mean(name, METHODS)}")
+
+    def on_fit_start(self, trainer: Trainer) -> None:
+        """Everything is built, and restored if the run is resumed."""
+
+    def on_log(self, trainer: Trainer, row: Row) -> None:
+        """A row is about to be written. Rows come in order, some time after their step: several at once."""
+
+    def on_evaluation(self, trainer: Trainer, evaluation: Evaluation) -> None:
+        """An evaluation is complete; best and patience know it already."""
+
+    def on_save(self, trainer: Trainer, folder: Path) -> None:
+        """A checkpoint is being written to that folder."""
+
+    def on_exception(self, trainer: Trainer, error: BaseException) -> None:
+        """The training ends with this error."""
+
+    def on_fit_end(self, trainer: Trainer, outcome: Outcome) -> None:
+        """The training is over and everything is saved."""

@@ -1,0 +1,378 @@
+"""The training loop. It reads from top to bottom, and the order of its lines is the contract."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import nn
+from torch.optim import Optimizer
+from torch.utils.data import Dataset
+
+from trainer.checkpoint import Checkpoints
+from trainer.clock import Clock
+from trainer.data.base import Data
+from trainer.data.loader import Batch, Loader, samples_of
+from trainer.durations import Duration, Every
+from trainer.ema import Ema
+from trainer.errors import CheckpointError, ConfigError, DivergedError
+from trainer.evaluation import Evaluator
+from trainer.folder import RunFolder, step_name
+from trainer.history import History, check
+from trainer.hooks import Hook
+from trainer.monitor import Best, Patience, direction
+from trainer.progress import Progress
+from trainer.records import Evaluation, Outcome, Row, RunState
+from trainer.rehearsal import plan, rehearse
+from trainer.schedules import Schedule, constant
+from trainer.signals import Signals
+from trainer.state import STEP, Rng, Stateful, mix, restore, seed_generators, snapshot
+from trainer.tasks import Task
+
+from trainer.tracking.base import Tracker, Trackers
+from trainer.tracking.defaults import trackers as default_trackers
+from trainer.update import Clip, Precision, Update
+from trainer.world import World
+
+
+class Trainer:
+    """Trains a model, evaluates it, keeps the best and the last checkpoint, and goes on where it was stopped.
+
+    Args:
+        model: any module. It is moved to the device of `world`.
+        task: what a batch means: its loss in training, its sums in evaluation.
+        data: the data, or a pair (training set, validation set); the validation set may be None.
+        optimizer: any torch optimizer over the model's parameters.
+        schedule: the learning rate over the run; constant by default.
+        epochs: passes over the training set. batch_size: samples of a micro-batch.
+        accumulate: micro-batches of one update.
+        clip, precision, ema: bounds of the gradients, number format, averaged weights; off by default.
+        patience: the monitored metric, and when to stop early; by default `val/loss`, never.
+        checkpoints: which checkpoints to keep; by default the best and the last.
+        evaluate_every, log_every, checkpoint_every: durations such as `1epoch` or `500steps`.
+        seed: of the data's order and of every random draw; the model's first weights are the caller's.
+        folder: the run folder; None keeps nothing.
+        resume: `never` refuses a folder that holds a run, `auto` goes on with it, `must` also refuses an empty one.
+        trackers: who is told; by default the journal, the console and wandb (offline without a key).
+        hooks: observers by name.
+        world: device and threads.
+        limit: the most batches of an epoch and of an evaluation, for a quick look.
+        config, lines: what a composed run adds to its records and to the plan that is shown.
+
+    Raises:
+        ConfigError, DataError: the parts do not fit each other; nothing was trained.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        task: Task,
+        data: Data | tuple[Dataset[Any], Dataset[Any] | None],
+        optimizer: Optimizer,
+        *,
+        schedule: Schedule | None = None,
+        epochs: int = 10,
+        batch_size: int = 32,
+        accumulate: int = 1,
+        clip: Clip | None = None,
+        precision: Precision | None = None,
+        ema: Ema | None = None,
+        patience: Patience | None = None,
+        checkpoints: Checkpoints | None = None,
+        evaluate_every: str = "1epoch",
+        log_every: str = "10steps",
+        checkpoint_every: str = "1epoch",
+        seed: int = 0,
+        folder: str | Path | RunFolder | None = None,
+        resume: Literal["never", "auto", "must"] = "never",
+        trackers: Iterable[Tracker] | None = None,
+        hooks: Mapping[str, Hook] | None = None,
+        world: World | None = None,
+        limit: int | None = None,
+        config: dict[str, Any] | None = None,
+        lines: dict[str, str] | None = None,
+    ) -> None:
+        self.world = world or World()
+        self.world.apply()
+        self.device = self.world.device
+        self.model = model.to(self.device)
+        self.task = task.to(self.device)
+        self.data = data if isinstance(data, Data) else Data(*data)
+        self.epochs, self.seed = epochs, seed
+        self.folder = folder if isinstance(folder, RunFolder) or folder is None else RunFolder(folder)
+        self.config, self.lines = config or {}, lines or {}
+
+        self.loader = self._loader(self.data.train, batch_size, accumulate=accumulate, limit=limit)
+        self.steps_per_epoch = self.loader.steps_per_epoch
+        self.steps = epochs * self.steps_per_epoch
+        length = self.steps_per_epoch, self.steps
+        self.evaluate_every = Every(Duration.parse(evaluate_every, "evaluate_every"), *length)
+        self.log_every = Every(Duration.parse(log_every, "log_every"), *length)
+        self.checkpoint_every = Every(Duration.parse(checkpoint_every, "checkpoint_every"), *length)
+
+        # Policy: whatever can change the course of a run is a part, called on a written line below.
+        self.update = Update(optimizer, clip or Clip(), precision or Precision(), self.device)
+        self.schedule = schedule or constant(optimizer)
+        self.ema = ema or Ema()
+        self.ema.attach(self.model)
+        self.patience = patience or Patience(patience=None)
+        self.patience.mode = direction(self.patience.monitor, self.patience.mode, task.measures)
+        self.best = Best(self.patience.monitor, self.patience.mode)
+        self.progress, self.history, self.clock = Progress(), History(), Clock()
+        self.checkpoints = checkpoints or Checkpoints()
+        if self.folder is not None:
+            self.checkpoints.attach(self.folder.checkpoints)
+        self.evaluator = Evaluator(task, self.data, self._val_loader(batch_size, limit), self.update.precision, self.world)
+
+        # Observation: told, and never asked.
+        self.hooks = dict(hooks or {})
+        self.trackers = Trackers(default_trackers(self.folder) if trackers is None else trackers)
+
+        self.parts: dict[str, Stateful] = {
+            "model": self.model,
+            **self.update.parts(),
+            "schedule": self.schedule,
+            "ema": self.ema,
+            "best": self.best,
+            "patience": self.patience,
+            "progress": self.progress,
+            "meters": self.history,
+            "clock": self.clock,
+            "data": self.data,
+            **self.trackers.parts(),
+            **{f"hook:{name}": hook for name, hook in self.hooks.items() if isinstance(hook, Stateful)},
+            "rng": Rng(),
+        }
+        self.signals = Signals()
+        self.state: RunState = "running"
+        self.reason = ""  # why training is over, once it is
+        self._saved = -1  # the step of the newest checkpoint
+        self._rates = self.schedule.lrs
+        if resume != "never":
+            self.resume(must=resume == "must")
+        elif self.checkpoints.names():
+            raise ConfigError(f"{self.folder}: a run is in this folder; go on with resume=auto, or use another folder")
+
+    # ---------------------------------------------------------------------------------------------------- the run
+
+    def fit(self) -> Outcome:
+        """Trains until the epochs are done, patience is exhausted, or a signal comes; then says how it ended.
+
+        Raises:
+            ConfigError: model, task and data do not fit each other; found before the first step.
+            DivergedError: the loss or the gradient is not finite.
+            SaveError: the last checkpoint could not be written.
+        """
+        rehearse(self)
+        self.clock.start()
+        self.trackers.start(plan(self))
+        try:
+            for hook in self.hooks.values():
+                hook.on_fit_start(self)
+            with self.signals:
+                self.decide()
+                while self.state == "running":
+                    self.train_epoch()
+            self.checkpoints.close()
+            outcome = self.outcome()
+            for hook in self.hooks.values():
+                hook.on_fit_end(self, outcome)
+        except BaseException as error:
+            self._fail(error)
+            raise
+        self.trackers.finish(outcome)
+        return outcome
+
+    def train_epoch(self) -> None:
+        """Trains from where the epoch stands to its end, unless something ends the run before."""
+        self.model.train()
+        for group in self.loader.groups(self.progress.epoch, self.progress.batch):
+            self.train_group(group)
+            if self._due(self.log_every):
+                self.note()
+            if self.progress.batch < self.loader.batches_per_epoch:  # else finish_epoch comes at once
+                self.settle(epoch_ended=False)
+                if self.state != "running":
+                    return
+        self.finish_epoch()
+
+    def train_group(self, group: Sequence[Batch]) -> None:
+        """One optimizer update from a group of micro-batches. The seam for what trains otherwise: override it.
+
+        The loss of the group is the mean over its samples, so that accumulation over ragged batches is exact.
+        """
+        seed_generators(mix(self.seed, STEP, self.progress.step, self.world.rank), cuda=self.device.type == "cuda")
+        sizes = [samples_of(batch) for batch in group]
+        samples = sum(sizes)
+        for batch, size in zip(group, sizes, strict=True):
+            with self.update.precision.autocast(self.device):
+                loss = self.task.loss(self.model, batch)
+            self.update.backward(loss if size == samples else loss * (size / samples))
+            self.history.add_loss(loss.detach(), size)
+        self._rates = self.schedule.lrs
+        self.history.add_norm(self.update.step())
+        self.schedule.on_step()
+        self.ema.update()
+        self.progress.advance(len(group), samples)
+
+    def finish_epoch(self) -> None:
+        """Counters, then the per-epoch schedule, then `settle`."""
+        self.progress.finish_epoch()
+        self.schedule.on_epoch()
+        self.settle(epoch_ended=True)
+
+    def settle(self, epoch_ended: bool) -> None:
+        """Evaluate, best, plateau schedule, patience, agree, trackers, hooks; save, last. Each only if it is due.
+
+        Everything that an evaluation changes is changed before the checkpoint is written, and since this comes after
+        an update, a checkpoint never falls inside one.
+        """
+        evaluation, improved = None, False
+        if self._due(self.evaluate_every, epoch_ended) or self.progress.epoch >= self.epochs:
+            evaluation = self.evaluate()
+            row = self.note()
+            row.update(evaluation.metrics)
+            if evaluation.metrics:
+                improved = self.best.update(row)
+                value = row.get(self.best.monitor, math.nan)
+                self.schedule.on_value(value)
+                self.patience.update(value)
+        self.decide()
+        if evaluation is not None:
+            self.trackers.panels(self.progress.step, evaluation.panels)
+            self.hand_on()
+            self.trackers.evaluated(row, improved)
+            for hook in self.hooks.values():
+                hook.on_evaluation(self, evaluation)
+        if self._due(self.checkpoint_every, epoch_ended) or improved or self.state != "running":
+            self.save(best=improved)
+
+    def decide(self) -> None:
+        """Whether the run is over: agreed by all processes, and said in words."""
+        if self.world.any(self.progress.epoch >= self.epochs):
+            self.state, self.reason = "finished", f"{self.epochs} epochs done"
+        elif self.world.any(self.patience.exhausted):
+            self.state, self.reason = "finished", self.patience.describe()
+        elif self.world.any(bool(self.signals.number)):
+            self.state, self.reason = "interrupted", f"interrupted by {self.signals.name}"
+
+    def evaluate(self) -> Evaluation:
+        """Measures the validation set, with the averaged weights where there are any."""
+        with self.ema.applied():
+            return self.evaluator(self.model)
+
+    def first_batch(self, dataset: Dataset[Any]) -> Batch:
+        """The first two samples of a dataset as a batch on the device."""
+        return next(iter(self._loader(dataset, 2, shuffle=False, workers=0).batches()))
+
+    # ---------------------------------------------------------------------------------------------------- history
+
+    def note(self) -> Row:
+        """The row of this step. Rows are handed on several at once, so that this waits for no device."""
+        if self.history.full:
+            self.hand_on()
+        groups = self.update.optimizer.param_groups
+        names = ["lr"] if len(groups) == 1 else [f"lr/{group.get('name', n)}" for n, group in enumerate(groups)]
+        return self.history.row(self.progress, self.clock.seconds, dict(zip(names, self._rates, strict=True)))
+
+    def hand_on(self) -> None:
+        """Gives the rows to hooks and trackers.
+
+        Raises:
+            DivergedError: a loss or a gradient norm among them is not finite.
+        """
+        rows = self.history.take()
+        for hook in self.hooks.values():
+            for row in rows:
+                hook.on_log(self, row)
+        self.trackers.rows(rows)
+        check(rows)
+
+    # -------------------------------------------------------------------------------------------- save and resume
+
+    def save(self, best: bool = False) -> None:
+        """Copies every part, and writes the checkpoint while training goes on."""
+        if self._saved == self.progress.step and not best:
+            return
+        self._saved = self.progress.step
+        self.hand_on()
+        self.trackers.saved()
+        if self.folder is None:
+            return
+        state = snapshot(self.parts)
+        # weights.pt holds the weights that are evaluated: the averaged ones, where there are any
+        weights = state["ema"]["average"] if self.ema.on else state.pop("model")
+        facts = {
+            "epoch": self.progress.epoch,
+            "row": self.history.last,
+            "preprocess": state["data"]["preprocess"],
+            "classes": list(self.data.facts.get("classes", ())),
+            "threads": self.world.threads,
+            "torch": torch.__version__,
+        }
+        self.checkpoints.save(self.progress.step, weights, state, facts, best)
+        for hook in self.hooks.values():
+            hook.on_save(self, self.folder.checkpoints / step_name(self.progress.step))
+
+    def resume(self, must: bool = False) -> bool:
+        """Puts the newest whole checkpoint back; returns whether there was one.
+
+        Raises:
+            CheckpointError: every checkpoint is damaged, or it does not fit; or there is none, and there must be.
+        """
+        found = self.checkpoints.newest()
+        if found is None:
+            if must:
+                raise CheckpointError(f"{self.folder}: there is no checkpoint to go on from; use resume=auto or never")
+            if "journal" in self.parts:
+                self.parts["journal"].load_state_dict({"offset": 0})
+            return False
+        restore(self.parts, found.state if "model" in found.state else {"model": found.weights, **found.state})
+        self._saved = self.progress.step
+        self._rates = self.schedule.lrs
+        return True
+
+    # -------------------------------------------------------------------------------------------------- accounts
+
+    def outcome(self, exit_code: int = 0) -> Outcome:
+        """How the run stands, or how it ended."""
+        return Outcome(
+            state=self.state,
+            reason=self.reason,
+            best=self.best.row,
+            last=self.history.last,
+            step=self.progress.step,
+            epoch=self.progress.epoch,
+            seconds=round(self.clock.seconds, 3),
+            exit_code=128 + self.signals.number if self.state == "interrupted" else exit_code,
+        )
+
+    def _fail(self, error: BaseException) -> None:
+        """The run ends with an error: what is known is written, and nothing is saved half-way through a step."""
+        self.checkpoints.wait()
+        if isinstance(error, DivergedError):
+            kept = self.checkpoints.names()
+            good = f"the last good checkpoint is {self.checkpoints.folder}/{kept[-1]}" if kept else "none was saved yet"
+            error.args = (
+                f"{error} at or before step {self.progress.step + 1} (epoch {self.progress.epoch + 1}); {good}.\n"
+                "Lower optimizer.lr, set clip=norm, or look at precision and the data.",
+            )
+        self.state, self.reason = "failed", str(error) or type(error).__name__
+        for hook in self.hooks.values():
+            hook.on_exception(self, error)
+        self.trackers.finish(self.outcome(getattr(error, "exit_code", 1)))
+
+    def _due(self, every: Every, epoch_ended: bool = False) -> bool:
+        return every.due(self.progress.step, self.progress.epoch, epoch_ended, self.clock.seconds)
+
+    def _loader(self, dataset: Dataset[Any], batch_size: int, **options: Any) -> Loader:
+        options = {"workers": self.data.num_workers, "collate": self.data.collate, **options}
+        return Loader(dataset, batch_size, seed=self.seed, device=self.device, **options)
+
+    def _val_loader(self, batch_size: int, limit: int | None) -> Loader | None:
+        if self.data.val is None:
+            return None
+        return self._loader(self.data.val, batch_size, shuffle=False, limit=limit, what="validation")

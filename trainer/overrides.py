@@ -1,0 +1,163 @@
+"""What the words of a command line mean: composes them, or says for each that Hydra refuses what is wrong with it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from trainer import _hydra, config
+from trainer.errors import ConfigError, closest, did_you_mean
+
+_REFUSALS = (HydraException, OmegaConfBaseException)
+
+
+def compose_or_explain(overrides: Sequence[str] = ()) -> DictConfig:
+    """The config of a run.
+
+    Raises:
+        ConfigError: every override that Hydra refuses, and every other mistake in what is left.
+    """
+    try:
+        return _hydra.compose(overrides)
+    except _REFUSALS:
+        raise ConfigError(_explain(list(overrides))) from None
+
+
+def check(overrides: Sequence[str] = ()) -> DictConfig:
+    """As `compose_or_explain`, and without any of `config.problems`.
+
+    Raises:
+        ConfigError: every mistake.
+    """
+    cfg = compose_or_explain(overrides)
+    found = config.problems(cfg)
+    if found:
+        raise ConfigError(found)
+    return cfg
+
+
+def _explain(words: list[str]) -> list[str]:
+    """Tries the words one after the other: each is refused or kept, and the config of those kept is looked at too."""
+    told, kept = [], _Probe()
+    if kept.refusal() is not None:
+        return [_first_line(kept.error)]
+    while words:
+        word = words.pop(0)
+        if "=" not in word and not word.startswith("~"):
+            value = words.pop(0) if words and word in config.SCALARS and "=" not in words[0] else ""
+            told.append(_without_equals(word, value))
+        elif kept.refusal(word) is None:
+            kept.words.append(word)
+        else:
+            told.append(_why(word, kept))
+    for group in kept.missing:
+        known = _hydra.options(group)
+        told.append(f"{group}: must be chosen; type {group}={known[0]} (known: {', '.join(known)})")
+    if not kept.missing:
+        told += config.problems(_hydra.compose(kept.words))
+    return told or ["the overrides cannot be composed together: " + _first_line(kept.error)]
+
+
+class _Probe:
+    """Words that compose; groups that must be chosen are filled in, so that every other mistake comes to light."""
+
+    def __init__(self) -> None:
+        self.words: list[str] = []
+        self.missing: list[str] = []
+        self.error: Exception = HydraException()
+
+    def refusal(self, *more: str) -> Exception | None:
+        """Hydra's error for the words so far and some more; None where they compose."""
+        fillers: list[str] = []
+        for _ in range(20):
+            try:
+                _hydra.compose([*self.words, *more, *fillers])
+            except _REFUSALS as error:
+                self.error = error
+                group = re.match(r"You must specify '(\w+)'", str(error))
+                if group is None or not _hydra.options(group[1]):
+                    return error
+                fillers.append(f"{group[1]}={_hydra.options(group[1])[0]}")
+            else:
+                self.missing = [filler.split("=")[0] for filler in fillers]
+                return None
+        return self.error
+
+    def config(self) -> dict[str, Any]:
+        fillers = [f"{group}={_hydra.options(group)[0]}" for group in self.missing]
+        cfg = OmegaConf.to_container(_hydra.compose([*self.words, *fillers]))
+        return {str(key): value for key, value in cfg.items()}  # type: ignore[union-attr]
+
+
+def _without_equals(word: str, value: str) -> str:
+    if word in _known() or value:
+        return f"{word}: a value is given with =; type {word}={value or 'VALUE'}"
+    near = closest(word, _known())
+    return f"{word}: is not an override; write key=value" + (f"; did you mean {near}=VALUE?" if near else "")
+
+
+def _known() -> list[str]:
+    return [*_hydra.groups(), *config.SCALARS]
+
+
+def _why(word: str, kept: _Probe) -> str:
+    """Why Hydra refuses this word."""
+    found = re.fullmatch(r"(~|\+\+|\+|)([\w@/.]+)(?:=(.*))?", word, re.DOTALL)
+    if found is None:
+        return f"{word}: does not read as key=value"
+    sign, key, value = found.groups()
+    key = key.split("@")[0]
+    try:
+        swept = _hydra.parse(word).is_sweep_override()
+    except HydraException:
+        return f"{key}: {value!r} does not parse; put it into quotes: '{key}=\"{value}\"'"
+    if swept:
+        return f"{key}: {value} are several values; add -m for a sweep, or write {key}=[{value}] for a list"
+    if key in _hydra.groups() and value not in (known := _hydra.options(key)):
+        near = closest(str(value), known)
+        hint = f"did you mean {near}? known" if near else "known"
+        return f"{key}: there is no {value!r}; {hint}: {', '.join(known)}"
+    if sign == "+" and "already at" in str(kept.error):
+        return f"{key}: is there already; type {key}={value} without +"
+    return _unknown(word, key, value, kept)
+
+
+def _unknown(word: str, key: str, value: str | None, kept: _Probe) -> str:
+    """The message for a key that the config does not have."""
+    head, *path = key.split(".")
+    node: Any = kept.config()
+    if head not in node:
+        near = closest(head, [name for name in _known() if name not in config.SCALARS or not path])
+        shown = ".".join([near, *path]) if near else None
+        return f"{key}: there is no such key; " + (f"did you mean {shown}?" if shown else did_you_mean(head, _known(), most=40))
+    for n, part in enumerate([head, *path]):
+        if not isinstance(node, dict):
+            return f"{key}: {'.'.join([head, *path][:n])} is a value and has nothing below it"
+        if part not in node:
+            return _no_argument(key, [head, *path][:n], part, node, value)
+        node = node[part]
+    return f"{word}: {_first_line(kept.error)}"
+
+
+def _no_argument(key: str, before: list[str], part: str, node: dict[str, Any], value: str | None) -> str:
+    names = [name for name in node if name not in _hydra.SPECIAL]
+    where = ".".join(before)
+    if "_target_" in node:
+        try:
+            taken = _hydra.parameters(_hydra.locate(node["_target_"], where))
+        except ConfigError as error:
+            return error.problems[0]
+        if part in taken or _hydra.takes_any(taken):
+            return f"{key}: is not in the file of {where}; type +{key}={value} to add it"
+        names = [name for name in taken if name not in config.OFFERED.get(where, ())]
+        return f"{key}: {node['_target_']} takes no such argument; {did_you_mean(part, names)}"
+    return f"{key}: there is no such key; {did_you_mean(part, names)}"
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), type(error).__name__)

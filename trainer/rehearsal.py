@@ -1,0 +1,84 @@
+"""Before the first step: what does not fit is told, and the plan of the run is shown."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from trainer.errors import ConfigError
+from trainer.monitor import check_monitor
+from trainer.tracking.base import Plan
+
+if TYPE_CHECKING:
+    from trainer.loop import Trainer
+
+
+@torch.no_grad()
+def rehearse(trainer: Trainer) -> None:
+    """Tries one small batch of each set without training on it.
+
+    Raises:
+        ConfigError: the model refuses the data, or no evaluation gives the monitored metric.
+    """
+    model, task, data = trainer.model, trainer.task, trainer.data
+    batch: Any = None
+    found: dict[str, float] = {}
+    model.eval()  # so that batch norm's statistics stay as they are
+    try:
+        with trainer.update.precision.autocast(trainer.device):
+            batch = trainer.first_batch(data.train)
+            task.loss(model, batch)
+            if data.val is not None:
+                batch = trainer.first_batch(data.val)
+                found = task.summarise(task.judge(model, batch))
+    except (RuntimeError, ValueError, TypeError, IndexError, KeyError, AttributeError) as error:
+        first = (str(error).splitlines() or [""])[0] or type(error).__name__
+        names = f"{type(model).__name__} and {type(task).__name__}"
+        raise ConfigError(f"model: {names} do not fit the data: {first}\n  a batch is {_shapes(batch)}") from error
+    finally:
+        model.train()
+    if data.val is not None:
+        check_monitor(trainer.best.monitor, sorted(f"val/{name}" for name in {*found, *task.measures}))
+
+
+def plan(trainer: Trainer) -> Plan:
+    """What is known before the first step, for the trackers and for the person who waits."""
+    count = sum(parameter.numel() for parameter in trainer.model.parameters())
+    loader, patience = trainer.loader, trainer.patience.patience
+    samples = f"{loader.batch_size} samples" + (f" x {loader.accumulate}" if loader.accumulate > 1 else "")
+    stops = f", stops after {patience} evaluations without a better one" if patience else ""
+    lines = {
+        "data": trainer.data.summary or f"{loader.samples} training samples",
+        "model": f"{type(trainer.model).__name__}, {count:,} parameters",
+        "steps": f"{trainer.epochs} epochs x {trainer.steps_per_epoch} = {trainer.steps} steps of {samples}",
+        "monitor": f"{trainer.best.monitor} ({trainer.best.mode}){stops}",
+        "device": f"{trainer.world.describe()}, {trainer.update.precision.dtype}",
+        **trainer.lines,
+    }
+    if trainer.folder is not None:
+        lines["folder"] = str(trainer.folder)
+    if trainer.progress.step:
+        lines["resumed"] = f"at step {trainer.progress.step}, after {trainer.progress.epoch} epochs"
+    return Plan(
+        folder=trainer.folder,
+        steps=trainer.steps,
+        steps_per_epoch=trainer.steps_per_epoch,
+        epochs=trainer.epochs,
+        start=trainer.progress.step,
+        monitor=trainer.best.monitor,
+        mode=trainer.best.mode,
+        lines=lines,
+        config=trainer.config,
+    )
+
+
+def _shapes(batch: Any) -> str:
+    """A batch as its shapes and types."""
+    if isinstance(batch, torch.Tensor):
+        return f"{tuple(batch.shape)} {str(batch.dtype).removeprefix('torch.')}"
+    if isinstance(batch, dict):
+        return "{" + ", ".join(f"{key}: {_shapes(value)}" for key, value in batch.items()) + "}"
+    if isinstance(batch, (list, tuple)):
+        return "(" + ", ".join(map(_shapes, batch)) + ")"
+    return type(batch).__name__

@@ -1,0 +1,140 @@
+"""From a loss to new weights: precision, gradient scaling, the norm and its clipping, the optimizer's step."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from typing import Any, Literal
+
+import torch
+from torch.optim import Optimizer
+
+from trainer.errors import ConfigError, DivergedError
+from trainer.state import State
+
+
+class Precision:
+    """The number format of forward and backward passes. Weights stay in float32.
+
+    Args:
+        dtype: `bfloat16` and `float16` run what is safe in that format by torch's autocast; `float16` also scales
+            the loss (Micikevicius et al. 2018, arXiv:1710.03740).
+    """
+
+    def __init__(self, dtype: Literal["float32", "bfloat16", "float16"] = "float32") -> None:
+        if dtype not in ("float32", "bfloat16", "float16"):
+            raise ValueError(f"dtype: {dtype!r} is unknown; use float32, bfloat16 or float16")
+        self.dtype = dtype
+
+    def autocast(self, device: torch.device) -> AbstractContextManager[Any]:
+        if self.dtype == "float32":
+            return contextlib.nullcontext()
+        return torch.autocast(device.type, dtype=getattr(torch, self.dtype))
+
+    def scaler(self, device: torch.device) -> torch.amp.GradScaler:
+        return torch.amp.GradScaler(device.type, enabled=self.dtype == "float16")
+
+
+class Clip:
+    """Bounds gradients before the update: their common norm, or each value. Infinity is off.
+
+    Args:
+        norm: the most that the L2 norm of all gradients together may be (Pascanu et al. 2013, arXiv:1211.5063).
+        value: the most that the absolute value of any gradient may be; applied after the norm.
+    """
+
+    def __init__(self, norm: float = math.inf, value: float = math.inf) -> None:
+        for name, bound in (("norm", norm), ("value", value)):
+            if not bound > 0:
+                raise ValueError(f"{name}: {bound} must be more than 0; clip=none switches clipping off")
+        self.norm, self.value = norm, value
+
+    def __call__(self, parameters: Sequence[torch.Tensor], norm: torch.Tensor) -> None:
+        """Changes the gradients of `parameters` in place; `norm` is their total norm as it is now."""
+        # On the CPU the norm can be read for free, and gradients within the bound need no multiplication; on a GPU
+        # reading it would wait for the device.
+        if self.norm < math.inf and not (norm.device.type == "cpu" and norm.item() + 1e-6 <= self.norm):
+            torch.nn.utils.clip_grads_with_norm_(parameters, self.norm, norm)
+        if self.value < math.inf:
+            torch.nn.utils.clip_grad_value_(parameters, self.value)
+
+
+class Update:
+    """One optimizer update: gradients in, new weights out.
+
+    Args:
+        optimizer: any torch optimizer.
+        clip: bounds the gradients. precision: the number format, and whether gradients are scaled.
+        device: where the weights are.
+    """
+
+    def __init__(self, optimizer: Optimizer, clip: Clip, precision: Precision, device: torch.device) -> None:
+        self.optimizer, self.clip, self.precision = optimizer, clip, precision
+        self.scaler = precision.scaler(device)
+        self._scaled = self.scaler.is_enabled()
+        # A value on the CPU can be looked at for free before it does harm. On a GPU a look waits for the device; there
+        # the loop looks at the next row, and a scaler skips bad updates by itself.
+        self.looks = device.type == "cpu" and not self._scaled
+        self.parameters = [p for group in optimizer.param_groups for p in group["params"]]
+
+    def backward(self, loss: torch.Tensor) -> None:
+        """Adds the loss's gradients to those of the group.
+
+        Raises:
+            DivergedError: the loss is not finite (on the CPU).
+        """
+        if self.looks:
+            finite("train/loss", loss.item())
+        (self.scaler.scale(loss) if self._scaled else loss).backward()
+
+    def step(self) -> torch.Tensor:
+        """Clips, updates the weights, clears the gradients; returns the norm before clipping, a scalar tensor.
+
+        Raises:
+            DivergedError: the norm is not finite (on the CPU); the weights are as before.
+        """
+        if self._scaled:
+            self.scaler.unscale_(self.optimizer)
+        gradients = [p.grad for p in self.parameters if p.grad is not None]
+        if not gradients:
+            raise ConfigError("model: no parameter got a gradient; does the loss depend on the model's output?")
+        norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
+        if self.looks:
+            finite("train/grad_norm", norm.item())
+        self.clip(self.parameters, norm)
+        if self._scaled:
+            self.scaler.step(self.optimizer)
+            self.scaler.update()
+        else:
+            self.optimizer.step()
+        for parameter in self.parameters:  # faster than optimizer.zero_grad() for small models
+            parameter.grad = None
+        return norm
+
+    # The optimizer and the scaler are parts of a run by themselves, under their own names.
+    def parts(self) -> dict[str, Any]:
+        return {"optimizer": _Optimizer(self.optimizer), "scaler": self.scaler}
+
+
+class _Optimizer:
+    """An optimizer as a part: a checkpoint of another kind of optimizer is told as such."""
+
+    def __init__(self, optimizer: Optimizer) -> None:
+        self.optimizer = optimizer
+
+    def state_dict(self) -> State:
+        return {"class": type(self.optimizer).__name__, **self.optimizer.state_dict()}
+
+    def load_state_dict(self, state: State) -> None:
+        saved, own = state.pop("class"), type(self.optimizer).__name__
+        if saved != own:
+            raise ValueError(f"the checkpoint is of {saved}, and this run uses {own}")
+        self.optimizer.load_state_dict(state)
+
+
+def finite(name: str, value: float) -> None:
+    """Raises DivergedError where the value is NaN or infinite."""
+    if not math.isfinite(value):
+        raise DivergedError(f"{name} became {value}")
