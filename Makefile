@@ -4,7 +4,7 @@ VENV ?= .venv
 ARGS ?=
 
 python := $(VENV)/bin/python
-# Modules are compiled when they are first imported, which takes a third off the installation; so let Python keep the result.
+# A third faster: modules are compiled when they are first imported, so Python must be free to keep what it compiled.
 pip := $(python) -m pip install -qq --no-compile --disable-pip-version-check --constraint constraints.txt
 unexport PYTHONDONTWRITEBYTECODE
 
@@ -13,7 +13,7 @@ unexport PYTHONDONTWRITEBYTECODE
 .DELETE_ON_ERROR:
 
 help:  ## this list
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1 \2/p' Makefile | awk '{ printf "  %s %-8s", $$1, $$2; $$1 = $$2 = ""; print }'
+	@sed -n 's/^\([a-z]*\):.*  ## \(.*\)/\1|\2/p' Makefile | awk -F'|' '{ printf "  make %-7s %s\n", $$1, $$2 }'
 
 train: $(VENV)/.demo  ## train the default experiment; make train ARGS="optimizer=sgd epochs=3" changes it
 	@$(python) scripts/train.py $(ARGS)
@@ -27,12 +27,12 @@ lint: $(VENV)/.dev  ## check style and types
 
 # A stamp says that its set is installed as pyproject.toml and constraints.txt want it now.
 $(VENV)/.demo: pyproject.toml constraints.txt | $(VENV)/.made
-	@echo "Installing what training needs into $(VENV) (once) ..."
+	@echo "Installing what training needs into $(VENV): once, about a minute when downloads are quick ..."
 	@$(pip) --editable ".[demo]"
 	@touch $@
 
 $(VENV)/.dev: pyproject.toml constraints.txt | $(VENV)/.made
-	@echo "Installing what the tests need into $(VENV) (once) ..."
+	@echo "Installing what the tests need into $(VENV): once, about a minute when downloads are quick ..."
 	@$(pip) --editable ".[demo,dev]"
 	@touch $@ $(VENV)/.demo
 

@@ -97,7 +97,7 @@ def test_a_model_and_one_yaml_in_an_empty_folder_are_found_by_the_installed_comm
 def test_the_constraints_pin_everything_that_make_installs_to_what_the_project_allows(installed: Path) -> None:
     (metadata,) = installed.glob("wandb_trainer-*.dist-info/METADATA")
     needs = map(Requirement, message_from_string(metadata.read_text(encoding="utf-8")).get_all("Requires-Dist", []))
-    made = [need for need in needs if any(not need.marker or need.marker.evaluate({"extra": e}) for e in ("demo", "dev"))]
+    made = [n for n in needs if not n.marker or any(n.marker.evaluate({"extra": e}) for e in ("demo", "dev"))]
     lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
     pins = {canonicalize_name(pin.name): str(pin.specifier) for pin in map(Requirement, filter(_is_pin, lines))}
     assert not [pin for pin in pins.items() if not re.fullmatch(r"==[0-9][0-9a-z.]*", pin[1])]

@@ -1,20 +1,18 @@
-"""The only module that touches Hydra's machinery: where configs are found, composing them, and making objects of them."""
+"""All that depends on Hydra's ways: where configs lie, composing them, and making objects of them."""
 
 from __future__ import annotations
 
 import contextlib
 import functools
-import importlib
-import inspect
 import os
+import re
 import sys
-import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from trainer.errors import ConfigError, TrainerError, closest
+from trainer.errors import ConfigError, TrainerError
+from trainer.targets import SPECIAL, cause, find, is_missing, must_be_given, needs, parameters, required
 
 if TYPE_CHECKING:
     from hydra.core.config_loader import ConfigLoader
@@ -23,7 +21,6 @@ if TYPE_CHECKING:
 
 CONFIG_NAME = "config"
 VERSION_BASE = "1.3"
-SPECIAL = ("_target_", "_args_", "_partial_", "_convert_", "_recursive_")  # keys of a node that are no arguments
 
 
 # ------------------------------------------------------------------------------------------------- where configs lie
@@ -94,26 +91,41 @@ def main(task: Callable[[DictConfig], Any]) -> Callable[[], Any]:
     import hydra
 
     prepare()
-    application: Callable[[], Any] = hydra.main(version_base=VERSION_BASE, config_path=None, config_name=CONFIG_NAME)(task)
+    application: Callable[[], Any] = hydra.main(version_base=VERSION_BASE, config_path=None, config_name=CONFIG_NAME)(
+        task
+    )
     return application
 
 
 @contextlib.contextmanager
 def session() -> Iterator[ConfigLoader]:
-    """Hydra's config loader, also where another Hydra application is running."""
+    """Hydra's config loader, also where another Hydra application is running.
+
+    Raises:
+        ConfigError: what Hydra refuses inside, in its words; `overrides.compose_or_explain` says it in ours.
+    """
     from hydra import initialize
     from hydra.core.global_hydra import GlobalHydra
+    from hydra.errors import HydraException
+    from omegaconf.errors import OmegaConfBaseException
 
     prepare()
-    with initialize(version_base=VERSION_BASE, config_path=None, job_name="trainer"):
-        yield GlobalHydra.instance().config_loader()
+    outer = GlobalHydra.instance().hydra
+    GlobalHydra.instance().clear()
+    try:
+        with initialize(version_base=VERSION_BASE, config_path=None, job_name="trainer"):
+            yield GlobalHydra.instance().config_loader()
+    except (HydraException, OmegaConfBaseException) as error:
+        raise ConfigError(str(error)) from error
+    finally:
+        GlobalHydra.instance().hydra = outer
 
 
 def compose(overrides: Sequence[str] = ()) -> DictConfig:
     """The config of a run, without the `hydra` node.
 
     Raises:
-        HydraException: an override does not fit; `config.compose` says why in our words.
+        ConfigError: an override does not fit.
     """
     import hydra
 
@@ -125,20 +137,22 @@ def parse(override: str) -> Override:
     """One word of the command line.
 
     Raises:
-        OverrideParseException: it breaks Hydra's grammar.
+        ConfigError: it breaks Hydra's grammar.
     """
     from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
 
-    return OverridesParser.create().parse_overrides([override])[0]
+    try:
+        return OverridesParser.create().parse_overrides([override])[0]
+    except HydraException as error:
+        raise ConfigError(str(error)) from error
 
 
 def is_swept(override: str) -> bool:
     """Whether the word gives several values, as in `seed=1,2` or `seed=range(3)`."""
-    from hydra.errors import HydraException
-
     try:
         return parse(override).is_sweep_override()
-    except HydraException:
+    except ConfigError:
         return False
 
 
@@ -146,8 +160,7 @@ def expand(overrides: Sequence[str]) -> list[list[str]]:
     """The overrides of each job of a `-m` command line, `hydra.sweeper.params` included, in Hydra's own order.
 
     Raises:
-        HydraException: an override does not fit.
-        ConfigError: another sweeper than Hydra's basic one decides the jobs only while it runs.
+        ConfigError: an override does not fit, or another sweeper than Hydra's basic one chooses jobs while it runs.
     """
     from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
     from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -156,7 +169,9 @@ def expand(overrides: Sequence[str]) -> list[list[str]]:
     with session() as loader:
         settings = loader.load_configuration(CONFIG_NAME, list(overrides), RunMode.MULTIRUN).hydra
         if not str(settings.sweeper._target_).endswith(".BasicSweeper"):
-            raise ConfigError(f"hydra/sweeper: {settings.sweeper._target_} chooses its jobs while it runs; they are not known now")
+            raise ConfigError(
+                f"hydra/sweeper: {settings.sweeper._target_} chooses its jobs while it runs; they are not known now"
+            )
         words = [f"{key}={value}" for key, value in (settings.sweeper.params or {}).items()]
         parsed = OverridesParser.create(config_loader=loader).parse_overrides([*words, *overrides])
         return [job for batch in BasicSweeper.split_arguments(parsed, None) for job in batch]
@@ -170,22 +185,12 @@ def instantiate(node: Any, key: str, **offered: Any) -> Any:
 
     Of what is offered the target gets the arguments that its signature names and the node does not set. Nodes nested in
     a target's arguments are made first and are offered nothing. In a mapping of nodes (`hooks`) each is offered all.
-    `_args_`, `_partial_: true` (gives a plain `functools.partial`) and `_recursive_: false` mean what they mean in Hydra.
+    `_args_`, `_partial_: true` (a plain `functools.partial`) and `_recursive_: false` mean what they do in Hydra.
 
     Raises:
         ConfigError: the full key, then what is wrong: the target cannot be imported or called, an argument is missing.
     """
     return _make(plain_node(node, key), key, offered)
-
-
-def is_missing(value: Any) -> bool:
-    """Whether a value must be given by the user: `???`, perhaps followed by what to give (`??? FOLDER`)."""
-    return isinstance(value, str) and value.startswith("???")
-
-
-def must_be_given(key: str, value: str = "???") -> str:
-    """The message for such a value: `must be given; type data.root=FOLDER (holding imgs/ and masks/)`."""
-    return f"must be given; type {key}={value[3:].strip() or 'VALUE'}"
 
 
 def plain_node(node: Any, key: str) -> Any:
@@ -198,7 +203,13 @@ def plain_node(node: Any, key: str) -> Any:
     try:
         return OmegaConf.to_container(node, resolve=True)
     except OmegaConfBaseException as error:
-        raise ConfigError(f"{error.full_key or key}: {str(error).splitlines()[0]}") from error
+        raise ConfigError(f"{error.full_key or key}: {resolution(error)}") from error
+
+
+def resolution(error: Exception) -> str:
+    """Why an interpolation cannot be resolved, without omegaconf's frame around it."""
+    line = str(error).splitlines()[0]
+    return re.sub(r'^\w+ raised while resolving interpolation: "?(.*?)"?$', r"\1", line)
 
 
 def _make(node: Any, key: str, offered: Mapping[str, Any]) -> Any:
@@ -250,106 +261,19 @@ def _with_key(text: str, key: str, target: Callable[..., Any], given: Mapping[st
     return f"{key}.{holders[0]}: {text}" if len(holders) == 1 else None
 
 
-def needs(target: str, name: str, offered: Mapping[str, Any] | Sequence[str]) -> str:
-    """The message for an argument that has no default, is not set, and is not offered."""
-    known = f"; known by itself here: {', '.join(offered)}" if offered else ""
-    return f"{target} needs it, and nothing gives it; add it to the config{known}"
-
-
-def parameters(target: Callable[..., Any]) -> dict[str, inspect.Parameter]:
-    """The arguments that a target names; where a class passes `**kwargs` on, its parents' arguments too.
-
-    Its last entry is the `**kwargs` parameter where unnamed arguments are taken as well.
-    """
-    try:
-        own = dict(inspect.signature(target).parameters)
-    except (TypeError, ValueError):  # a builtin that does not tell
-        return {"kwargs": inspect.Parameter("kwargs", inspect.Parameter.VAR_KEYWORD)}
-    if isinstance(target, type) and takes_any(own):
-        for parent in target.__mro__[1:-1]:
-            if "__init__" in vars(parent):
-                inherited = dict(list(inspect.signature(parent.__init__).parameters.items())[1:])
-                named = {name: p for name, p in own.items() if p.kind is not p.VAR_KEYWORD}
-                own = {**named, **{name: p for name, p in inherited.items() if name not in named}}
-                if not takes_any(inherited):
-                    break
-    return own
-
-
-def takes_any(taken: Mapping[str, inspect.Parameter]) -> bool:
-    return any(p.kind is p.VAR_KEYWORD for p in taken.values())
-
-
-def required(taken: Mapping[str, inspect.Parameter], positional: int = 0) -> list[str]:
-    """The arguments without a default, less those that are given by position."""
-    names = [(name, p) for name, p in taken.items() if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
-    return [name for name, p in names[positional:] if p.default is p.empty]
-
-
-# -------------------------------------------------------------------------------------------------- finding a target
-
-
 def locate(target: Any, key: str) -> Callable[..., Any]:
     """What a dotted path names: a class or a function.
 
     Raises:
-        ConfigError: it cannot be imported (the innermost cause is told), is not there (with the nearest name), cannot
-            be called, or is refused by Hydra (`os.system`, `builtins.eval`, ...).
+        ConfigError: as `targets.find`, or Hydra refuses it (`os.system`, `builtins.eval`, ...).
     """
-    import_from_here()
-    if not isinstance(target, str) or not all(target.split(".")):
-        raise ConfigError(f"{key}._target_: {target!r} is not a path like torch.optim.SGD")
-    found: Any = None
-    parts = target.split(".")
-    for n, part in enumerate(parts):
-        if n and hasattr(found, part):
-            found = getattr(found, part)
-            continue
-        path = ".".join(parts[: n + 1])
-        if n and not isinstance(found, ModuleType):
-            raise ConfigError(_absent(target, key, parts[:n], part, found))
-        try:
-            found = importlib.import_module(path)
-        except (Exception, SystemExit) as error:
-            if isinstance(error, ModuleNotFoundError) and error.name == path:
-                raise ConfigError(_absent(target, key, parts[:n], part, found)) from None
-            raise ConfigError(f"{key}: {target} cannot be imported: {cause(error)}") from error
-    if not callable(found):
-        raise ConfigError(f"{key}._target_: {target} is a {type(found).__name__}, and a class or function is needed")
-    _refuse_blocked(target, key)
-    result: Callable[..., Any] = found
-    return result
-
-
-def _absent(target: str, key: str, before: list[str], part: str, holder: Any) -> str:
-    if not before:
-        near = closest(part, [*(file.stem for file in Path.cwd().glob("*.py")), "torch", "trainer"])
-        hint = f"did you mean {near}?" if near else f"put {part}.py into {Path.cwd()}, or install it"
-        return f"{key}: {target} cannot be imported: there is no module {part}; {hint}"
-    path = ".".join(before)
-    names = [name for name in dir(holder) if not name.startswith("_") and callable(getattr(holder, name, None))]
-    near = closest(part, names)
-    hint = f"did you mean {path}.{near}?" if near else f"it has {', '.join(names[:8]) or 'nothing that can be called'}"
-    return f"{key}: {target} is not there: {path} has no {part}; {hint}"
-
-
-def _refuse_blocked(target: str, key: str) -> None:
     from hydra.errors import InstantiationException
     from hydra.utils import instantiate as hydra_instantiate
 
+    import_from_here()
+    found = find(target, key)
     try:
         hydra_instantiate({"_target_": target, "_partial_": True})
     except InstantiationException as error:
-        raise ConfigError(f"{key}._target_: Hydra refuses {target}: {str(error).splitlines()[0]}") from error
-
-
-def cause(error: BaseException) -> str:
-    """What went wrong at the innermost, and where: `No module named 'einops' (my_model.py:3)`."""
-    while (inner := error.__cause__ or (None if error.__suppress_context__ else error.__context__)) is not None:
-        error = inner
-    if isinstance(error, SyntaxError) and error.filename:
-        return f"{error.msg} ({Path(error.filename).name}:{error.lineno})"
-    frames = [f for f in traceback.extract_tb(error.__traceback__) if "importlib" not in f.filename]
-    where = f" ({Path(frames[-1].filename).name}:{frames[-1].lineno})" if frames and frames[-1].filename != __file__ else ""
-    words = str(error) if isinstance(error, ImportError) else f"{type(error).__name__}: {error}"
-    return f"{words}{where}"
+        raise ConfigError(f"{key}._target_: Hydra refuses {target}: {' '.join(str(error).split())}") from error
+    return found

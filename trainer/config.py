@@ -6,8 +6,7 @@ import hashlib
 import json
 import os
 import re
-import typing
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,9 +14,10 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from trainer import _hydra
-from trainer.annotations import BROKEN, mismatch
 from trainer.durations import Duration
-from trainer.errors import ConfigError, closest, did_you_mean
+from trainer.errors import ConfigError, TrainerError, closest, did_you_mean
+from trainer.signatures import BROKEN, misfits, mismatch
+from trainer.targets import is_missing, must_be_given
 
 FACTS = ("in_channels", "in_features", "image_size", "num_classes", "classes", "colors", "preprocess",
          "vocab_size", "context", "ignore_index")  # fmt: skip
@@ -38,10 +38,22 @@ SCALARS = {
 }  # fmt: skip
 """The top-level keys that are no group, and what kind of value each takes."""
 
-CHEAP = ("early_stopping", "clip", "ema", "precision", "checkpoint", "warmup", "world", "wandb", "debug")
+SETTINGS = {"debug": {"batches": "count or null"}}
+"""Groups that hold plain values and make no object."""
+
+CHEAP = ("early_stopping", "clip", "ema", "precision", "checkpoint", "warmup", "world", "wandb")
 """Groups whose objects cost nothing to make: their constructors check the ranges."""
 
-NOT_IDENTITY = ("wandb", "runs", "name", "resume", "resume_changes", "checkpoint", "checkpoint_every", "data.num_workers")
+NOT_IDENTITY = (
+    "wandb",
+    "runs",
+    "name",
+    "resume",
+    "resume_changes",
+    "checkpoint",
+    "checkpoint_every",
+    "data.num_workers",
+)
 """What does not change the result of a run, and so not the folder of a sweep's job."""
 
 RESUME_WORDS = ("never", "auto", "must")
@@ -73,7 +85,8 @@ def problems(cfg: DictConfig) -> list[str]:
 def _resolve(node: Any, key: str, found: list[str]) -> Any:
     """The config as plain values; what cannot be resolved, or must be given, is reported and BROKEN."""
     if isinstance(node, DictConfig) and not node._is_none():
-        return {name: _entry(node, name, f"{key}.{name}" if key else str(name), found) for name in node}
+        names = [str(name) for name in node]
+        return {name: _entry(node, name, f"{key}.{name}" if key else name, found) for name in names}
     if OmegaConf.is_list(node) and not node._is_none():
         return [_entry(node, n, f"{key}[{n}]", found) for n in range(len(node))]
     return node
@@ -83,12 +96,12 @@ def _entry(node: Any, name: Any, key: str, found: list[str]) -> Any:
     try:
         value = "???" if OmegaConf.is_missing(node, name) else node[name]
     except OmegaConfBaseException as error:
-        found.append(f"{key}: {str(error).splitlines()[0]}")
+        found.append(f"{key}: {_hydra.resolution(error)}")
         return BROKEN
-    if _hydra.is_missing(value):
-        text = OmegaConf.to_container(node, resolve=False)[name]  # type: ignore[index, call-overload]
+    if is_missing(value):
+        text = OmegaConf.to_container(node, resolve=False)[name]  # type: ignore[index]
         variable = re.search(r"\$\{oc\.env:(\w+)", str(text))
-        found.append(f"{key}: {_hydra.must_be_given(key, value)}" + (f", or set {variable[1]}" if variable else ""))
+        found.append(f"{key}: {must_be_given(key, value)}" + (f", or set {variable[1]}" if variable else ""))
         return BROKEN
     return _resolve(value, key, found)
 
@@ -103,8 +116,10 @@ def _unknown_keys(cfg: DictConfig) -> Iterator[str]:
 
 
 def _scalar(name: str, kind: str, value: Any) -> list[str]:
-    if kind in ("whole", "count"):
-        least = 1 if kind == "count" else 0
+    if value is None and kind.endswith(" or null"):
+        return []
+    if kind.startswith(("whole", "count")):
+        least = 1 if kind.startswith("count") else 0
         wrong = mismatch(value, int) or (f"{value} must be at least {least}" if value < least else None)
         return [f"{name}: {wrong}"] if wrong else []
     if kind == "duration":
@@ -122,7 +137,7 @@ def _scalar(name: str, kind: str, value: Any) -> list[str]:
     if kind == "refuse or allow":
         wrong = mismatch(value, Literal["refuse", "allow"])
         return [f"{name}: {wrong}"] if wrong else []
-    if (value is None and kind == "word or null") or (isinstance(value, str | int) and str(value).strip()):
+    if isinstance(value, str | int) and str(value).strip():
         return []
     return [f"{name}: {value!r} is not a name"]
 
@@ -130,66 +145,33 @@ def _scalar(name: str, kind: str, value: Any) -> list[str]:
 # ------------------------------------------------------------------------------------------------------ target nodes
 
 
+def _settings(group: str, node: Any) -> Iterator[str]:
+    known = SETTINGS[group]
+    for name, value in node.items() if isinstance(node, dict) else ():
+        if name not in known:
+            yield f"{group}.{name}: there is no such key; {did_you_mean(name, known)}"
+        elif value is not BROKEN:
+            yield from _scalar(f"{group}.{name}", known[name], value)
+
+
 def _group(group: str, node: Any) -> list[str]:
     if node is BROKEN:
         return []
+    if group == "scheduler" and isinstance(node, dict) and "unit" in node:  # for `build`, not for the target
+        wrong = mismatch(node["unit"], Literal["step", "epoch", "value"])
+        node = {name: value for name, value in node.items() if name != "unit"}
+        return ([f"scheduler.unit: {wrong}"] if wrong else []) + _group(group, node)
+    if group in SETTINGS:
+        return list(_settings(group, node))
     nodes = node if group == "hooks" and isinstance(node, dict) else {"": node}
     found = []
     for name, entry in nodes.items():
         key = f"{group}.{name}" if name else group
         if isinstance(entry, dict) and "_target_" in entry:
-            found += _target(key, entry, OFFERED.get(group, ()))
+            found += misfits(key, entry, OFFERED.get(group, ()))
         elif group in OFFERED or group in CHEAP or group == "hooks":
             found.append(f"{key}: has no _target_, the class or function that it is made by, like torch.optim.SGD")
     return found
-
-
-def _target(key: str, node: dict[str, Any], offered: Sequence[str] = ()) -> list[str]:
-    """The mistakes of a node with `_target_`, and of those nested in it."""
-    given = {name: value for name, value in node.items() if name not in _hydra.SPECIAL}
-    found = [text for name, value in given.items() for text in _nested(f"{key}.{name}", value)]
-    args = node.get("_args_", [])
-    found += _nested(f"{key}._args_", args)
-    if node["_target_"] is BROKEN:
-        return found
-    try:
-        target = _hydra.locate(node["_target_"], key)
-    except ConfigError as error:
-        return error.problems + found
-    taken, hints, name_of = _hydra.parameters(target), _hints(target), node["_target_"]
-    for name, value in given.items():
-        if name in taken:
-            wrong = mismatch(value, hints.get(name, Any), taken[name].default)
-            found += [f"{key}.{name}: {wrong}"] if wrong else []
-        elif not _hydra.takes_any(taken) or re.fullmatch(r"_\w+_", name):
-            names = [*(n for n in taken if n not in offered), *(_hydra.SPECIAL if name.startswith("_") else ())]
-            found.append(f"{key}.{name}: {name_of} takes no such argument; {did_you_mean(name, names)}")
-    if not node.get("_partial_", False):
-        missing = [name for name in _hydra.required(taken, len(args)) if name not in given and name not in offered]
-        found += [f"{key}.{name}: {_hydra.needs(name_of, name, offered)}" for name in missing]
-    return found
-
-
-def _nested(key: str, value: Any) -> list[str]:
-    if isinstance(value, dict):
-        if "_target_" in value:
-            return _target(key, value)
-        return [text for name, entry in value.items() for text in _nested(f"{key}.{name}", entry)]
-    if isinstance(value, list):
-        return [text for n, entry in enumerate(value) for text in _nested(f"{key}[{n}]", entry)]
-    return []
-
-
-def _hints(target: Callable[..., Any]) -> dict[str, Any]:
-    """The annotations of a target's arguments; those of a class's parents where it passes `**kwargs` on."""
-    makers = [vars(c)["__init__"] for c in target.__mro__ if "__init__" in vars(c)] if isinstance(target, type) else [target]
-    hints: dict[str, Any] = {}
-    for maker in reversed(makers):
-        try:
-            hints |= typing.get_type_hints(maker)
-        except Exception:  # an annotation may name what exists for type checkers only
-            hints = {name: hint for name, hint in hints.items() if name not in getattr(maker, "__annotations__", {})}
-    return hints
 
 
 # ------------------------------------------------------------------------------------------- rules that need objects
@@ -203,6 +185,8 @@ def _make_optimizer(plain: dict[str, Any], spoilt: set[str]) -> list[str]:
     """An optimizer of one small weight matrix, and the schedule on it, show wrong ranges and combinations."""
     import torch
 
+    from trainer.schedules import Schedule
+
     if spoilt & {"optimizer", "scheduler"} or not {"optimizer", "scheduler"} <= plain.keys():
         return []
     weight = torch.nn.Parameter(torch.zeros(2, 2))
@@ -211,7 +195,17 @@ def _make_optimizer(plain: dict[str, Any], spoilt: set[str]) -> list[str]:
     except ConfigError as error:
         return error.problems
     horizon = {"total_steps": 1000, "steps_per_epoch": 100, "epochs": 10, "mode": "min"}
-    return _tried(plain["scheduler"], "scheduler", optimizer=optimizer, **horizon)
+    node = {name: value for name, value in plain["scheduler"].items() if name != "unit"}
+    try:
+        made = _hydra.instantiate(node, "scheduler", optimizer=optimizer, **horizon)
+    except ConfigError as error:
+        return error.problems
+    if isinstance(made, Schedule) or "unit" in plain["scheduler"]:
+        return []
+    return [
+        f"scheduler.unit: when does {node['_target_']} move? type +scheduler.unit=step (after each update), "
+        "epoch, or value (after each evaluation, with the monitored metric)"
+    ]
 
 
 def _tried(node: Any, key: str, **offered: Any) -> list[str]:
@@ -235,18 +229,18 @@ def _warmup_fits(plain: dict[str, Any], spoilt: set[str]) -> list[str]:
 
 
 def _monitor_exists(plain: dict[str, Any], spoilt: set[str]) -> list[str]:
-    """The monitored metric is one that the task says it measures; `val/iou/<class>` is known only with the data."""
+    """The monitored metric is one that the task measures; `val/iou/<class>` is known only with the data."""
     monitor = _monitor(plain)
-    measures = {} if "task" in spoilt else _measures(plain)
     if "early_stopping" in spoilt or not isinstance(monitor, str):
         return []
-    known = [f"val/{name}" for name in measures]
-    begins = monitor.startswith(("val/", "train/"))
-    if begins and (not known or monitor in known or monitor.startswith("train/") or monitor.count("/") > 1):
+    known = [f"val/{name}" for name in (_measures(plain) if "task" not in spoilt else {})]
+    if monitor.startswith("train/") or monitor in known:
+        return []
+    if monitor.startswith("val/") and (not known or monitor.count("/") > 1):
         return []
     known = known or ["val/loss"]
-    near = closest(monitor, known) or closest(f"val/{monitor}", known)
-    hint = f"did you mean {near}?" if near else f"the task measures {', '.join(known)}"
+    near = closest(monitor.split("/")[-1], [name[4:] for name in known])
+    hint = f"did you mean val/{near}?" if near else f"the task measures {', '.join(known)}"
     return [f"early_stopping.monitor: nothing measures {monitor!r}; {hint}"]
 
 
@@ -257,7 +251,9 @@ def warnings(cfg: DictConfig) -> list[str]:
     better = _measures(plain).get(str(monitor).removeprefix("val/"))
     told = []
     if better and mode in ("min", "max") and mode != better:
-        told.append(f"early_stopping.mode: {mode}, but {monitor} is better when it is {_LESS[better]}; leave it at auto")
+        told.append(
+            f"early_stopping.mode: {mode}, but {monitor} is better when it is {_LESS[better]}; leave it at auto"
+        )
     follows = plain["scheduler"].get("mode")
     if better and follows in ("min", "max") and follows != better:
         told.append(f"scheduler.mode: {follows}, but {monitor} is better when it is {_LESS[better]}; leave it out")
@@ -273,17 +269,25 @@ def _monitor(plain: dict[str, Any]) -> Any:
 
 
 def _measures(plain: dict[str, Any]) -> dict[str, str]:
-    """The metrics of the task's class and their better direction; empty where only its object knows them."""
-    task = _hydra.locate(plain["task"]["_target_"], "task")
-    measures = getattr(task, "measures", None)
-    return {"loss": "min", **measures} if isinstance(measures, Mapping) else {}
+    """The task's metrics and their better direction, by making one for two classes; empty where that fails."""
+    import torch
+
+    facts = {"criterion": torch.nn.Identity(), "num_classes": 2, "classes": ("0", "1")}
+    try:
+        task = _hydra.instantiate(plain["task"], "task", **facts)
+    except (TrainerError, KeyError):
+        return {}
+    return {name: better for name, better in getattr(task, "measures", {}).items() if "/" not in name}
 
 
 # ------------------------------------------------------------------------------------------------ values and identity
 
-_SECRET_KEY = re.compile(r"(api_?key|passwo?r?d|secret(_key)?|access_key|credentials?|(access|auth|api)_token|^token)$", re.I)
-_SECRET_VARIABLE = re.compile(r"KEY|TOKEN|SECRET|PASSW|CREDENTIAL", re.I)
-HIDDEN = "<secret>"
+_SECRET_KEY = re.compile(
+    r"(api_?key|passwo?r?d|secret(_key)?|access_key|credentials?|(access|auth|api)_token|^token)$", re.I
+)
+_SECRET_VARIABLE = re.compile(r"(KEY|TOKEN|SECRET|PASSWORD|PASSWD)$", re.I)
+HIDDEN = "<secret>"  # in what is shown
+_TO_GIVE = "??? VALUE (a secret, which is not written down)"  # in config.yaml: asked for when the run is resumed
 
 
 def plain(cfg: DictConfig) -> dict[str, Any]:
@@ -293,38 +297,44 @@ def plain(cfg: DictConfig) -> dict[str, Any]:
         ConfigError: an interpolation cannot be resolved.
     """
     values: dict[str, Any] = _hydra.plain_node(cfg, "config")
-    hidden: dict[str, Any] = _hide(values, [v for k, v in os.environ.items() if _SECRET_VARIABLE.search(k) and len(v) > 7])
+    hidden: dict[str, Any] = _hide(values, _secrets(), HIDDEN)
     return hidden
 
 
 def unresolved_yaml(cfg: DictConfig) -> str:
-    """The config as text for a run's config.yaml: interpolations stay as they are, but for `runs`; secrets are hidden."""
-    values = {**_unresolved(cfg), "runs": str(cfg.runs)}
-    return OmegaConf.to_yaml(OmegaConf.create(_hide(values, [])))
+    """The text of a run's config.yaml: interpolations stay, but for `runs`; a secret must be given again."""
+    values = {**unresolved(cfg), "runs": str(cfg.runs)}
+    return OmegaConf.to_yaml(OmegaConf.create(_hide(values, _secrets(), _TO_GIVE)))
 
 
-def _unresolved(cfg: DictConfig) -> dict[str, Any]:
+def unresolved(cfg: DictConfig) -> dict[str, Any]:
+    """The config as nested values whose interpolations are still text, without the `hydra` node."""
     values = OmegaConf.to_container(cfg, resolve=False)
     return {str(key): value for key, value in values.items() if key != "hydra"}  # type: ignore[union-attr]
 
 
-def _hide(value: Any, secrets: list[str], key: str = "") -> Any:
+def _secrets() -> list[str]:
+    """The values of environment variables that look secret by their names."""
+    return [value for name, value in os.environ.items() if _SECRET_VARIABLE.search(name) and len(value) > 7]
+
+
+def _hide(value: Any, secrets: list[str], instead: str, key: str = "") -> Any:
     if isinstance(value, dict):
-        return {name: _hide(entry, secrets, str(name)) for name, entry in value.items()}
+        return {name: _hide(entry, secrets, instead, str(name)) for name, entry in value.items()}
     if isinstance(value, list):
-        return [_hide(entry, secrets, key) for entry in value]
+        return [_hide(entry, secrets, instead, key) for entry in value]
     literal = isinstance(value, str) and not value.startswith("${")
     if literal and value and (_SECRET_KEY.search(key) or any(secret in value for secret in secrets)):
-        return HIDDEN
+        return instead
     return value
 
 
 def digest(cfg: DictConfig) -> str:
     """Ten hexadecimal digits that name what is trained: equal for configs that must give the same result.
 
-    Interpolations count as their text, so that neither the time nor a secret is in it; what is in NOT_IDENTITY is left out.
+    Interpolations count as their text, so that neither the time nor a secret is in it; NOT_IDENTITY is left out.
     """
-    values = {key: value for key, value in flat(_unresolved(cfg)).items() if not _under(key, NOT_IDENTITY)}
+    values = {key: value for key, value in flat(unresolved(cfg)).items() if not _under(key, NOT_IDENTITY)}
     return hashlib.sha256(json.dumps(values, sort_keys=True, default=str).encode()).hexdigest()[:10]
 
 

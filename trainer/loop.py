@@ -308,8 +308,7 @@ class Trainer:
         facts = {
             "epoch": self.progress.epoch,
             "row": self.history.last,
-            "preprocess": state["data"]["preprocess"],
-            "classes": list(self.data.facts.get("classes", ())),
+            "facts": self.data.plain_facts(),
             "threads": self.world.threads,
             "torch": torch.__version__,
         }

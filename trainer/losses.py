@@ -154,11 +154,10 @@ def _flat(output: Tensor, target: Tensor, ignore_index: int | None) -> tuple[Ten
         raise ValueError(f"an output of shape {tuple(output.shape)} does not fit a target of {tuple(target.shape)}")
     if output.dtype in (torch.float16, torch.bfloat16):
         output = output.float()
-    kept = None if ignore_index is None else (target != ignore_index).flatten(1)
-    labels = target.long().flatten(1)
-    if target.ndim == 1:
-        labels, kept = labels.unsqueeze(1), None if kept is None else kept.unsqueeze(1)
-    return output.reshape(*output.shape[:2], -1), labels if kept is None else labels * kept, kept
+    logits, labels = output.flatten(2) if output.ndim > 2 else output.unsqueeze(2), target.long()
+    labels = labels.reshape(len(labels), logits.shape[2])
+    kept = None if ignore_index is None else labels != ignore_index
+    return logits, labels if kept is None else labels * kept, kept
 
 
 def _cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:

@@ -49,6 +49,12 @@ def wide(sums: Tensor) -> Tensor:
     return sums.cpu().double() if sums.device.type == "mps" else sums.double()
 
 
+def weighed(mean: Tensor, samples: int) -> Tensor:
+    """A mean over some samples as a pair (sum, count), float64, that can be added to others."""
+    mean = wide(mean.detach())
+    return torch.stack((mean * samples, torch.full_like(mean, samples)))
+
+
 class Accuracy:
     """The share of right answers: `accuracy`, or `top<k>` for k above 1.
 
@@ -167,7 +173,7 @@ class BitsPerCharacter:
         """Logits (N, V, ...) and target (N, ...) to float64 (bits, symbols)."""
         target = target.long()
         kept = torch.ones_like(target) if self.ignore_index is None else (target != self.ignore_index).long()
-        nats = wide(F.cross_entropy(output.float(), target * kept, reduction="none"))
+        nats = wide(F.cross_entropy(output.detach().float(), target * kept, reduction="none"))
         kept = kept.to(nats)
         return torch.stack(((nats * kept).sum() / math.log(2), kept.sum()))
 
@@ -192,7 +198,7 @@ def class_names(classes: Sequence[str], num_classes: int) -> tuple[str, ...]:
 
 def wrong_class(target: Tensor, num_classes: int, ignore_index: int | None) -> DataError | None:
     """The error that tells which values of a target are no class, or None where all are."""
-    values: Tensor = torch.unique(target)  # type: ignore[no-untyped-call]
+    values: Tensor = torch.unique(target)
     found = set(values.tolist()) - {ignore_index}
     wrong = sorted(value for value in found if not 0 <= value < num_classes or value != int(value))
     if not wrong:

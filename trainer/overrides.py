@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Sequence
-from typing import Any
-
-from hydra.errors import HydraException
-from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from typing import TYPE_CHECKING, Any
 
 from trainer import _hydra, config
 from trainer.errors import ConfigError, closest, did_you_mean
+from trainer.targets import SPECIAL, parameters, takes_any
 
-_REFUSALS = (HydraException, OmegaConfBaseException)
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
 
 
 def compose_or_explain(overrides: Sequence[str] = ()) -> DictConfig:
@@ -22,10 +21,9 @@ def compose_or_explain(overrides: Sequence[str] = ()) -> DictConfig:
     Raises:
         ConfigError: every override that Hydra refuses, and every other mistake in what is left.
     """
-    try:
+    with contextlib.suppress(ConfigError):
         return _hydra.compose(overrides)
-    except _REFUSALS:
-        raise ConfigError(_explain(list(overrides))) from None
+    raise ConfigError(_explain(list(overrides)))
 
 
 def check(overrides: Sequence[str] = ()) -> DictConfig:
@@ -55,6 +53,7 @@ def _explain(words: list[str]) -> list[str]:
             kept.words.append(word)
         else:
             told.append(_why(word, kept))
+            kept.words += _stand_in(word)
     for group in kept.missing:
         known = _hydra.options(group)
         told.append(f"{group}: must be chosen; type {group}={known[0]} (known: {', '.join(known)})")
@@ -69,15 +68,15 @@ class _Probe:
     def __init__(self) -> None:
         self.words: list[str] = []
         self.missing: list[str] = []
-        self.error: Exception = HydraException()
+        self.error = ConfigError([])
 
-    def refusal(self, *more: str) -> Exception | None:
+    def refusal(self, *more: str) -> ConfigError | None:
         """Hydra's error for the words so far and some more; None where they compose."""
         fillers: list[str] = []
         for _ in range(20):
             try:
                 _hydra.compose([*self.words, *more, *fillers])
-            except _REFUSALS as error:
+            except ConfigError as error:
                 self.error = error
                 group = re.match(r"You must specify '(\w+)'", str(error))
                 if group is None or not _hydra.options(group[1]):
@@ -90,8 +89,7 @@ class _Probe:
 
     def config(self) -> dict[str, Any]:
         fillers = [f"{group}={_hydra.options(group)[0]}" for group in self.missing]
-        cfg = OmegaConf.to_container(_hydra.compose([*self.words, *fillers]))
-        return {str(key): value for key, value in cfg.items()}  # type: ignore[union-attr]
+        return config.unresolved(_hydra.compose([*self.words, *fillers]))
 
 
 def _without_equals(word: str, value: str) -> str:
@@ -114,45 +112,61 @@ def _why(word: str, kept: _Probe) -> str:
     key = key.split("@")[0]
     try:
         swept = _hydra.parse(word).is_sweep_override()
-    except HydraException:
-        return f"{key}: {value!r} does not parse; put it into quotes: '{key}=\"{value}\"'"
+    except ConfigError:
+        return (
+            f"{key}: {value!r} does not parse: is a bracket or a quote open? Text is quoted twice: '{key}=\"{value}\"'"
+        )
     if swept:
         return f"{key}: {value} are several values; add -m for a sweep, or write {key}=[{value}] for a list"
     if key in _hydra.groups() and value not in (known := _hydra.options(key)):
         near = closest(str(value), known)
         hint = f"did you mean {near}? known" if near else "known"
         return f"{key}: there is no {value!r}; {hint}: {', '.join(known)}"
+    if re.match(r"hydra\b", key):
+        return f"{word}: {_first_line(kept.error)}"
     if sign == "+" and "already at" in str(kept.error):
         return f"{key}: is there already; type {key}={value} without +"
     return _unknown(word, key, value, kept)
 
 
+def _stand_in(word: str) -> list[str]:
+    """The choice that was probably meant, so that what follows (`optimizer.momentum=0.5`) is read as it was meant."""
+    group, _, value = word.partition("=")
+    near = closest(value, _hydra.options(group)) if group in _hydra.groups() else None
+    return [f"{group}={near}"] if near else []
+
+
 def _unknown(word: str, key: str, value: str | None, kept: _Probe) -> str:
     """The message for a key that the config does not have."""
     head, *path = key.split(".")
+    absent = re.search(r"Key '(\w+)' is not in struct", str(kept.error))
     node: Any = kept.config()
     if head not in node:
         near = closest(head, [name for name in _known() if name not in config.SCALARS or not path])
         shown = ".".join([near, *path]) if near else None
-        return f"{key}: there is no such key; " + (f"did you mean {shown}?" if shown else did_you_mean(head, _known(), most=40))
+        return f"{key}: there is no such key; " + (
+            f"did you mean {shown}?" if shown else did_you_mean(head, _known(), most=40)
+        )
     for n, part in enumerate([head, *path]):
         if not isinstance(node, dict):
             return f"{key}: {'.'.join([head, *path][:n])} is a value and has nothing below it"
         if part not in node:
             return _no_argument(key, [head, *path][:n], part, node, value)
         node = node[part]
+    if absent:  # a mapping is merged with the one that is there, and may add nothing to it
+        return f"{key}: has no {absent[1]!r} that could be changed; type ++{key}={value} to add it"
     return f"{word}: {_first_line(kept.error)}"
 
 
 def _no_argument(key: str, before: list[str], part: str, node: dict[str, Any], value: str | None) -> str:
-    names = [name for name in node if name not in _hydra.SPECIAL]
+    names = [name for name in node if name not in SPECIAL]
     where = ".".join(before)
     if "_target_" in node:
         try:
-            taken = _hydra.parameters(_hydra.locate(node["_target_"], where))
+            taken = parameters(_hydra.locate(node["_target_"], where))
         except ConfigError as error:
             return error.problems[0]
-        if part in taken or _hydra.takes_any(taken):
+        if part in taken or takes_any(taken):
             return f"{key}: is not in the file of {where}; type +{key}={value} to add it"
         names = [name for name in taken if name not in config.OFFERED.get(where, ())]
         return f"{key}: {node['_target_']} takes no such argument; {did_you_mean(part, names)}"
@@ -160,4 +174,7 @@ def _no_argument(key: str, before: list[str], part: str, node: dict[str, Any], v
 
 
 def _first_line(error: Exception) -> str:
-    return next(iter(str(error).splitlines()), type(error).__name__)
+    """Hydra's message without its search path; for a file that is not there, with the one that was meant."""
+    line = next(iter(str(error).splitlines()), type(error).__name__)
+    absent = re.search(r"Could not find '([\w/]+)/(\w+)'", line)
+    return f"{line}; {did_you_mean(absent[2], _hydra.options(absent[1]))}" if absent else line

@@ -9,17 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from trainer.data.loader import samples_of
 from trainer.errors import ConfigError, DataError
-from trainer.metrics import (
-    Accuracy,
-    BitsPerCharacter,
-    Confusion,
-    Direction,
-    Metric,
-    predicted,
-    wide,
-    wrong_class,
-)
+from trainer.metrics import Accuracy, BitsPerCharacter, Confusion, Direction, Metric, predicted, weighed, wrong_class
 from trainer.records import Panel
 
 if TYPE_CHECKING:
@@ -52,7 +44,7 @@ class Task:
 
     def judge(self, model: nn.Module, batch: Any) -> dict[str, Tensor]:
         """Sums that add up over batches and processes, float64 or int64. Called in eval mode, without gradients."""
-        return {"loss": weighed(self.loss(model, batch), len(batch[-1]))}
+        return {"loss": weighed(self.loss(model, batch), samples_of(batch))}
 
     def summarise(self, totals: dict[str, Tensor]) -> dict[str, float]:
         """The metrics made of the totals of a whole evaluation: the mean of every (sum, count) of shape (2,)."""
@@ -108,7 +100,7 @@ class Supervised(Task):
 
     def judge(self, model: nn.Module, batch: Any) -> dict[str, Tensor]:
         output, target = self.outputs(model, batch)
-        sums = {"loss": weighed(self._score(output, target), len(batch[-1]))}
+        sums = {"loss": weighed(self._score(output, target), samples_of(batch))}
         return sums | {name: metric.sums(output, target) for name, metric in self.metrics.items()}
 
     def summarise(self, totals: dict[str, Tensor]) -> dict[str, float]:
@@ -132,15 +124,12 @@ class _Labelled(Supervised):
     def __init__(self, criterion: Criterion, ignore_index: int | None, metrics: Mapping[str, Metric] | None) -> None:
         super().__init__(criterion, metrics)
         self.ignore_index = ignore_index
-        left_out = getattr(criterion, "ignore_index", ignore_index)
-        if isinstance(criterion, nn.BCEWithLogitsLoss) and ignore_index is not None:
-            raise ValueError(
-                f"ignore_index: {ignore_index} is not left out by BCEWithLogitsLoss; use loss=focal, dice or dice_ce"
-            )
+        binary = isinstance(criterion, nn.BCEWithLogitsLoss)
+        left_out = None if binary else getattr(criterion, "ignore_index", ignore_index)
         if ignore_index is not None and left_out != ignore_index:
+            remedy = "use loss=focal, dice or dice_ce" if binary else f"set loss.ignore_index={ignore_index}"
             raise ValueError(
-                f"ignore_index: {ignore_index} is left out by the task, but {left_out} by {type(criterion).__name__}; "
-                f"set loss.ignore_index={ignore_index}"
+                f"ignore_index: {ignore_index}, but {type(criterion).__name__} leaves out {left_out}; {remedy}"
             )
 
     def outputs(self, model: nn.Module, batch: Any) -> tuple[Tensor, Tensor]:
@@ -327,12 +316,6 @@ class LanguageModel(_Labelled):
         if output.ndim != 3 or target.shape != output.shape[:2]:
             raise _unfit(output, target, "(N, T, symbols)", "(N, T)")
         return output.flatten(0, 1), target.flatten().long()
-
-
-def weighed(mean: Tensor, samples: int) -> Tensor:
-    """A mean over some samples as a pair (sum, count), float64, that can be added to others."""
-    mean = wide(mean.detach())
-    return torch.stack((mean * samples, torch.full_like(mean, samples)))
 
 
 def tensor_of(output: Any) -> Tensor:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Literal
 
@@ -51,14 +50,17 @@ class Clip:
                 raise ValueError(f"{name}: {bound} must be more than 0; clip=none switches clipping off")
         self.norm, self.value = norm, value
 
-    def __call__(self, parameters: Sequence[torch.Tensor], norm: torch.Tensor) -> None:
-        """Changes the gradients of `parameters` in place; `norm` is their total norm as it is now."""
-        # On the CPU the norm can be read for free, and gradients within the bound need no multiplication; on a GPU
-        # reading it would wait for the device.
-        if self.norm < math.inf and not (norm.device.type == "cpu" and norm.item() + 1e-6 <= self.norm):
-            torch.nn.utils.clip_grads_with_norm_(parameters, self.norm, norm)
+    def __call__(self, gradients: list[torch.Tensor], norm: torch.Tensor) -> None:
+        """Changes the gradients in place; `norm` is their total norm as it is now, a scalar tensor."""
+        if self.norm < math.inf:
+            # torch.nn.utils.clip_grad_norm_ to the last bit. On the CPU the norm can be read for free, and gradients
+            # within the bound need no multiplication; on a GPU reading it would wait for the device.
+            scale = (self.norm / (norm + 1e-6)).clamp(max=1.0)
+            if norm.device.type != "cpu" or scale.item() < 1:
+                torch._foreach_mul_(gradients, scale)
         if self.value < math.inf:
-            torch.nn.utils.clip_grad_value_(parameters, self.value)
+            torch._foreach_clamp_min_(gradients, -self.value)
+            torch._foreach_clamp_max_(gradients, self.value)
 
 
 class Update:
@@ -103,7 +105,7 @@ class Update:
         norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
         if self.looks:
             finite("train/grad_norm", norm.item())
-        self.clip(self.parameters, norm)
+        self.clip(gradients, norm)
         if self._scaled:
             self.scaler.step(self.optimizer)
             self.scaler.update()

@@ -60,6 +60,14 @@ class Data:
     names: Sequence[str] = ()
     collate: Callable[[list[Any]], Any] | None = None
 
+    def plain_facts(self) -> dict[str, Any]:
+        """The facts as plain values, kept beside the weights, so that a model can be built where the data is not."""
+        facts = dict(self.facts)
+        if (preprocess := facts.get("preprocess")) is not None:
+            path = f"{type(preprocess).__module__}.{type(preprocess).__qualname__}"
+            facts["preprocess"] = {"_target_": path, **preprocess.state_dict()}
+        return facts
+
     def state_dict(self) -> State:
         digest = hashlib.sha256("\n".join(self.names).encode()).hexdigest()[:16] if self.names else ""
         preprocess = self.facts.get("preprocess")

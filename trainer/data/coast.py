@@ -43,9 +43,9 @@ def coast(
 
     In RGB, colour alone tells ocean from land (0.72 mean IoU for single pixels); in grey it does not (0.44), so that a
     network has to see shapes. Validation tiles lie in every fifth block of 40 degrees. A training tile that touches
-    one of them, even at a corner, is left out: neighbouring tiles show the same coast. The split does not depend on a seed.
+    one of them, even at a corner, is left out: neighbours show the same coast. The split does not depend on a seed.
 
-    The decoded tiles are kept as one file of about 8 MB (grey), so that later runs start faster.
+    The decoded tiles are kept as one file of about 4 MB (grey), so that later runs start faster.
 
     Args:
         bands: `grey` (one channel) or `rgb` (three).
@@ -92,7 +92,7 @@ def coast(
 
 @dataclass(frozen=True)
 class _Tiles:
-    """images uint8 (N, C, tile, tile), masks uint8 (N, tile, tile), rows and columns int64 (N,) in the grid of tiles."""
+    """images uint8 (N, C, tile, tile), masks uint8 (N, tile, tile), rows and columns int64 (N,) in the tiles' grid."""
 
     images: np.ndarray
     masks: np.ndarray
@@ -194,7 +194,7 @@ def _read_cache(path: Path) -> _Tiles | None:
 
 
 def _write_cache(path: Path, tiles: _Tiles) -> None:
-    """Keeps the tiles; a folder that cannot be written (read-only home, full disk) only costs time at the next start."""
+    """Keeps the tiles; where it cannot (read-only home, full disk), the next start takes longer and no more."""
     temporary = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

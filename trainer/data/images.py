@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from trainer.errors import DataError
@@ -66,7 +66,7 @@ def _reason(error: Exception, path: Path) -> str:
         return "no such file"
     if path.stat().st_size == 0:
         return "the file is empty"
-    if isinstance(error, Image.UnidentifiedImageError):
+    if isinstance(error, UnidentifiedImageError):
         return "its content is no known picture format"
     return str(error) or type(error).__name__
 
@@ -129,9 +129,9 @@ class Preprocess:
         return "grey" if self.channels == 1 else "rgb"
 
     def __call__(self, image: Image.Image | np.ndarray | Tensor) -> Tensor:
-        """float32 (1, C, H, W) of a PIL image, a uint8 array (H, W) or (H, W, C), or a uint8 tensor (C, H, W) or (H, W).
+        """float32 (1, C, H, W) of a PIL image, a uint8 array (H, W) or (H, W, C), or a uint8 tensor (C, H, W).
 
-        A tensor (N, C, H, W) gives (N, C, H, W).
+        A tensor (N, C, H, W) gives as many.
 
         Raises:
             TypeError: an array or tensor is not uint8 (uint16 is allowed for arrays).

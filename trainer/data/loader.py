@@ -57,6 +57,7 @@ class Loader:
         self.dataset, self.batch_size, self.accumulate = dataset, batch_size, accumulate
         self.seed, self.shuffle, self.limit = seed, shuffle, limit
         self.device = device or torch.device("cpu")
+        self._cuts = self._find_cuts()  # where the batches of an epoch begin, and the end of the last
         self._source = _as_source(dataset)
         self._workers = None if self._source else _Workers(dataset, seed, workers, collate, self.device.type == "cuda")
 
@@ -66,7 +67,7 @@ class Loader:
 
     @property
     def batches_per_epoch(self) -> int:
-        return len(self._cuts()) - 1
+        return len(self._cuts) - 1
 
     @property
     def steps_per_epoch(self) -> int:
@@ -84,8 +85,8 @@ class Loader:
 
     def batches(self, epoch: int = 0, start: int = 0) -> Iterator[Batch]:
         """The micro-batches of an epoch from number `start` on, on the device."""
-        order, cuts = self._order(epoch), self._cuts()
-        plan = [order[a:b] for a, b in itertools.pairwise(cuts[start:])]
+        order = self._order(epoch)
+        plan = [order[a:b] for a, b in itertools.pairwise(self._cuts[start:])]
         if self._source is not None:
             epoch_seed = mix(self.seed, SAMPLE, epoch)
             found: Iterator[Batch] = (self._source.batch(indices, epoch_seed) for indices in plan)
@@ -99,8 +100,7 @@ class Loader:
         generator = torch.Generator().manual_seed(mix(self.seed, ORDER, epoch))
         return torch.randperm(self.samples, generator=generator)
 
-    def _cuts(self) -> list[int]:
-        """Where the batches of an epoch begin, and the end of the last."""
+    def _find_cuts(self) -> list[int]:
         cuts = [*range(0, self.samples, self.batch_size), self.samples]
         if len(cuts) > 2 and cuts[-1] - cuts[-2] == 1 and self.batch_size > 1 and self.shuffle:
             del cuts[-2]

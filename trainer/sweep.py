@@ -1,0 +1,87 @@
+"""A sweep: jobs whose folders follow from their content, so that the same command again does what is missing."""
+
+from __future__ import annotations
+
+import logging
+import re
+import traceback
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from trainer import config
+from trainer.errors import TrainerError
+from trainer.folder import RunFolder
+from trainer.run import Place, Resume, experiment_of, run
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+log = logging.getLogger("trainer")
+
+
+def job_place(cfg: DictConfig, overrides: Sequence[str], choices: Mapping[str, Any]) -> Place:
+    """The place of one job: `<runs>/<name or experiment>-sweep/<readable overrides>-<digest of its config>`.
+
+    The digest alone decides: a folder of the same digest is used even if its readable part differs.
+    """
+    root = Path(cfg.runs) / (cfg.name or f"{experiment_of(choices)}-sweep")
+    digest, resume = config.digest(cfg), cfg.resume or "auto"
+    ignored = ("name=", "runs=", "resume=", "wandb.", "hydra", "experiment=")
+    words = [word for word in overrides if not word.lstrip("+~").startswith(ignored)]
+    readable = re.sub(r"[^A-Za-z0-9_.=,+-]+", "_", ",".join(words))[:80].strip("_,.") or "job"
+    same = sorted(root.glob(f"*-{digest}"))
+    return Place(RunFolder(same[0] if same else root / f"{readable}-{digest}"), _resume(resume), root, choices)
+
+
+def _resume(word: str) -> Resume:
+    return "never" if word == "never" else "must" if word == "must" else "auto"
+
+
+class Job:
+    """What Hydra calls for each job. One job's failure, or its `sys.exit`, never ends the sweep."""
+
+    def __call__(self, cfg: DictConfig) -> float | None:
+        """Runs one job and gives its best monitored value, which sweepers that search ask for."""
+        from hydra.core.hydra_config import HydraConfig
+
+        hydra = HydraConfig.get()
+        at = job_place(cfg, list(hydra.overrides.task), dict(hydra.runtime.choices))
+        print(f"\n{at.folder}", flush=True)
+        try:
+            outcome = run(cfg, at)
+        except TrainerError as error:
+            print(f"{at.folder.path.name}: {error}", flush=True)
+            self._failed(at.folder, str(error))
+            return None
+        except (Exception, SystemExit) as error:
+            traceback.print_exc()
+            self._failed(at.folder, f"{type(error).__name__}: {error}")
+            return None
+        if outcome.state == "interrupted":
+            raise KeyboardInterrupt
+        if outcome.reason.startswith("already finished"):
+            print(outcome.reason, flush=True)
+        return outcome.best.get(str(cfg.early_stopping.monitor))
+
+    def _failed(self, folder: RunFolder, why: str) -> None:
+        if folder.path.is_dir():
+            folder.write_status(state="failed", error=why)
+
+
+def table(places: Sequence[Place]) -> tuple[str, bool]:
+    """How every job of a sweep ended, a line each, and whether all are finished."""
+    lines, states = [], []
+    for at in places:
+        status = at.folder.read_status()
+        state = status.get("state", "not started")
+        states.append(state)
+        result, monitor = status.get("result") or {}, status.get("monitor", "")
+        best = (result.get("best") or {}).get(monitor)
+        shown = f"{monitor} {best:.4f} at epoch {result['best']['epoch']}" if best is not None else ""
+        error = (status.get("error") or "").splitlines()[:1] if state == "failed" else []
+        lines.append(f"  {state:<12} {at.folder.path.name}  {shown}{''.join(error)}".rstrip())
+    finished = states.count("finished")
+    root = places[0].sweep if places else None
+    head = f"\n{root}: {finished} of {len(places)} jobs finished"
+    return "\n".join([head, *lines]), finished == len(places)

@@ -1,0 +1,159 @@
+"""metrics.jsonl and media/: the history of a run on disk, which everything else is made from."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import math
+import os
+import re
+import shutil
+from collections.abc import Sequence
+from typing import Any
+
+from trainer.errors import CheckpointError
+from trainer.folder import RunFolder
+from trainer.records import Outcome, Panel, Row
+from trainer.tracking.base import Plan, Tracker
+from trainer.tracking.panels import write_panels
+
+log = logging.getLogger("trainer")
+
+
+class Journal(Tracker):
+    """Appends rows to metrics.jsonl, one write a call, and panels to media/.
+
+    The lines are strict JSON with the keys in the order given; a value that is not finite is null. What cannot be
+    written is kept and tried again at the next call: a full disk costs a warning, never the training.
+    """
+
+    def __init__(self, folder: RunFolder) -> None:
+        self.folder = folder
+        self._file: int | None = None
+        self._waiting = b""
+        self._warned = False
+
+    def start(self, plan: Plan) -> None:
+        """Cuts off what a crash left behind: half a line, and the pictures of steps that will be done again."""
+        try:
+            _cut_torn_line(self._open())
+            for path in self.folder.media.glob("step-*"):
+                if (found := re.fullmatch(r"step-(\d+)", path.name)) and int(found[1]) > plan.start:
+                    shutil.rmtree(path)
+        except OSError as error:
+            self._warn(error)
+
+    def panels(self, step: int, panels: Sequence[Panel]) -> None:
+        if not panels:
+            return
+        try:
+            write_panels(self.folder.media_at(step), panels)
+        except (OSError, ValueError) as error:
+            self._warn(error)
+
+    def rows(self, rows: Sequence[Row]) -> None:
+        self._waiting += b"".join(_line(row) for row in rows)
+        self._write()
+
+    def saved(self) -> None:
+        self._write()
+        if self._file is not None:
+            with contextlib.suppress(OSError):
+                os.fsync(self._file)
+
+    def finish(self, outcome: Outcome) -> None:
+        self.saved()
+        if self._file is not None:
+            os.close(self._file)
+            self._file = None
+
+    # ---------------------------------------------------------------------------------------------------- its part
+
+    def state_dict(self) -> dict[str, Any]:
+        """`offset`: the length of the file in bytes. Lines that could not be written yet do not count."""
+        try:
+            return {"offset": os.fstat(self._open()).st_size}
+        except OSError:
+            return {"offset": 0}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Cuts the file to what it was, so that rows of steps that will be done again do not stand there twice.
+
+        Raises:
+            CheckpointError: the file is shorter than that: rows were lost.
+        """
+        offset = int(state["offset"])
+        try:
+            size = self.folder.metrics.stat().st_size
+        except FileNotFoundError:
+            size = 0
+        if size < offset:
+            raise CheckpointError(
+                f"{self.folder.metrics} has {size} bytes, and the checkpoint was written when it had {offset}: rows of "
+                "the history are missing; put the file back, or start a new run"
+            )
+        self._waiting = b""
+        if size > offset:
+            os.truncate(self.folder.metrics, offset)
+
+    # ----------------------------------------------------------------------------------------------------- writing
+
+    def _open(self) -> int:
+        if self._file is None:
+            self._file = os.open(self.folder.metrics, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        return self._file
+
+    def _write(self) -> None:
+        if not self._waiting:
+            return
+        try:
+            file = self._open()
+            written = os.write(file, self._waiting)
+            if written < len(self._waiting):  # the disk is full; readers must never see half a line
+                os.ftruncate(file, os.fstat(file).st_size - written)
+                raise OSError(28, "No space left on device")
+        except OSError as error:
+            self._warn(error)
+            return
+        self._waiting = b""
+
+    def _warn(self, error: Exception) -> None:
+        if not self._warned:
+            log.warning("%s: %s; training goes on, and it will be tried again", self.folder, error)
+        self._warned = True
+
+
+def _line(row: Row) -> bytes:
+    try:
+        text = _encode(row)
+    except ValueError:
+        text = _encode({key: _finite(value) for key, value in row.items()})
+    return text.encode() + b"\n"
+
+
+def _finite(value: Any) -> Any:
+    value = value.item() if hasattr(value, "item") else value
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _plain(value: Any) -> Any:
+    """Numbers of numpy and their like as Python's own; anything else as its text."""
+    return value.item() if hasattr(value, "item") and getattr(value, "size", 0) == 1 else str(value)
+
+
+_encode = json.JSONEncoder(allow_nan=False, ensure_ascii=False, default=_plain).encode
+
+
+def _cut_torn_line(file: int, block: int = 1 << 16) -> None:
+    """Cuts the file after its last newline, reading from its end."""
+    size = end = os.fstat(file).st_size
+    while end > 0:
+        begin = max(0, end - block)
+        found = os.pread(file, end - begin, begin).rfind(b"\n")
+        if found >= 0:
+            end = begin + found + 1
+            break
+        end = begin
+    if end < size:
+        os.ftruncate(file, end)

@@ -1,0 +1,260 @@
+"""Panels as files: what a program reads back (a picture, a palette picture for each mask) and one sheet for people."""
+
+from __future__ import annotations
+
+import colorsys
+import functools
+import json
+import os
+import re
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from trainer.records import Panel
+
+LARGEST = 512  # longest side of a stored picture, pixels
+TILE = 160  # least longest side of a picture on the sheet
+_GAP, _LINE, _LETTERS = 8, 15, 12
+_INK, _FAINT, _PAPER = (25, 25, 25), (110, 110, 110), (255, 255, 255)
+_COLORS = (
+    (31, 119, 180), (255, 127, 14), (44, 160, 44), (214, 39, 40), (148, 103, 189),
+    (140, 86, 75), (227, 119, 194), (188, 189, 34), (23, 190, 207),
+)  # fmt: skip
+
+RGB = tuple[int, int, int]
+
+
+def write_panels(folder: Path, panels: Sequence[Panel]) -> None:
+    """Writes the pictures of one evaluation; a reader finds all of them or no folder.
+
+    ```
+    00-image.png  the first sample      panels.json  per panel: name, sample, caption, classes, colors, image, masks
+    00-true.png   its mask `true`: a palette picture whose pixels are the class indices     sheet.png  for people
+    ```
+
+    Raises:
+        OSError: they cannot be written. ValueError: a panel holds no picture.
+    """
+    temporary = folder.with_name(f".{folder.name}.{os.getpid()}")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    try:
+        shown, entries = [smaller(panel) for panel in panels], []
+        for n, panel in enumerate(shown):
+            image, masks = f"{n:02d}-image.png", {name: _mask_file(n, name) for name in panel.masks}
+            Image.fromarray(panel.image).save(temporary / image, compress_level=3)
+            for name, file in masks.items():
+                palette_picture(panel.masks[name], panel.colors).save(temporary / file)
+            entry = {"name": panel.name, "sample": panel.sample, "caption": panel.caption}
+            facts = {"classes": panel.classes, "colors": panel.colors, "image": image, "masks": masks}
+            entries.append({**entry, **facts})
+        (temporary / "panels.json").write_text(json.dumps(entries, indent=1) + "\n", encoding="utf-8")
+        sheet(shown).save(temporary / "sheet.png", compress_level=3)
+        shutil.rmtree(folder, ignore_errors=True)
+        os.replace(temporary, folder)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def read_panels(folder: Path) -> list[Panel]:
+    """The panels that `write_panels` wrote there; empty where there are none.
+
+    Raises:
+        OSError, ValueError: the folder is damaged.
+    """
+    if not (folder / "panels.json").exists():
+        return []
+    entries = json.loads((folder / "panels.json").read_text(encoding="utf-8"))
+    return [
+        Panel(
+            name=entry["name"],
+            sample=entry["sample"],
+            image=_pixels(folder / entry["image"]),
+            masks={name: _pixels(folder / file) for name, file in entry["masks"].items()},
+            classes=tuple(entry["classes"]),
+            colors=tuple((red, green, blue) for red, green, blue in entry["colors"]),
+            caption=entry["caption"],
+        )
+        for entry in entries
+    ]
+
+
+def smaller(panel: Panel, largest: int = LARGEST) -> Panel:
+    """The panel with no side longer than `largest`: the picture averaged, the masks sampled.
+
+    Raises:
+        ValueError: the picture is not uint8 of shape (H, W) or (H, W, 3), or a mask is not uint8 of shape (H, W).
+    """
+    image = np.asarray(panel.image)
+    if image.dtype != np.uint8 or image.size == 0 or not (image.ndim == 2 or image.shape[2:] == (3,)):
+        raise ValueError(f"{panel.name}: the picture of {panel.sample} is {image.dtype} of shape {image.shape}")
+    masks = {name: np.asarray(mask) for name, mask in panel.masks.items()}
+    for name, mask in masks.items():
+        if mask.dtype != np.uint8 or mask.ndim != 2 or mask.size == 0:
+            raise ValueError(f"{panel.name}: mask {name} of {panel.sample} is {mask.dtype} of shape {mask.shape}")
+    image = _resized(image, largest, Image.Resampling.BOX)
+    masks = {name: _resized(mask, largest, Image.Resampling.NEAREST) for name, mask in masks.items()}
+    return Panel(panel.name, panel.sample, image, masks, panel.classes, panel.colors, panel.caption)
+
+
+def palette(colors: Sequence[RGB]) -> list[RGB]:
+    """256 colors: the given ones, then others that are easy to tell apart."""
+    free = [*_COLORS, *(_hue(n) for n in range(256))]
+    return [*colors, *free[len(colors) :]][:256] if colors else free[:256]
+
+
+def palette_picture(mask: np.ndarray, colors: Sequence[RGB]) -> Image.Image:
+    """A mask, uint8 (H, W), as a picture whose pixels are the class indices and whose palette is their colors."""
+    picture = Image.fromarray(np.ascontiguousarray(mask))  # grey; a palette makes the same bytes class indices
+    picture.putpalette([part for color in palette(colors) for part in color])
+    return picture
+
+
+def sheet(panels: Sequence[Panel]) -> Image.Image:
+    """One picture of all panels: with masks a row for each sample (picture, then each mask), without them a grid."""
+    blocks = []
+    for name in dict.fromkeys(panel.name for panel in panels):
+        some = [panel for panel in panels if panel.name == name]
+        rows = [_tiles(panel) for panel in some]
+        if not any(panel.masks for panel in some):
+            across = min(len(rows), 8 if len(rows) > 12 else 4)
+            rows = [sum(rows[i : i + across], []) for i in range(0, len(rows), across)]
+        blocks += [_heading(name)] if len({panel.name for panel in panels}) > 1 else []
+        blocks += [_beside(row) for row in rows]
+        blocks += _legend(some)
+    return _stacked(blocks)
+
+
+# ------------------------------------------------------------------------------------------------- parts of a sheet
+
+
+def _tiles(panel: Panel) -> list[Image.Image]:
+    image = _enlarged(Image.fromarray(panel.image).convert("RGB"), Image.Resampling.NEAREST)
+    tiles = [_captioned(image, panel.caption or panel.sample)]
+    for name, mask in panel.masks.items():
+        colored = palette_picture(mask, panel.colors).convert("RGB").resize(image.size, Image.Resampling.NEAREST)
+        grey = image.convert("L").convert("RGB")
+        tiles.append(_captioned(Image.blend(grey, colored, 0.6), name))
+    return tiles
+
+
+def _enlarged(image: Image.Image, how: Image.Resampling) -> Image.Image:
+    times = max(1, -(-TILE // max(image.size)))
+    return image.resize((image.width * times, image.height * times), how) if times > 1 else image
+
+
+def _captioned(image: Image.Image, text: str) -> Image.Image:
+    lines = _wrapped(text, image.width)
+    tile = Image.new("RGB", (image.width, image.height + 3 + _LINE * len(lines)), _PAPER)
+    tile.paste(image, (0, 0))
+    draw = ImageDraw.Draw(tile)
+    for n, line in enumerate(lines):
+        draw.text((1, image.height + 2 + _LINE * n), line, fill=_INK, font=_font())
+    return tile
+
+
+def _wrapped(text: str, width: int, most: int = 3) -> list[str]:
+    """The text in lines no wider than that; words too long are cut, and so is what needs more than `most` lines."""
+    lines: list[str] = []
+    for word in text.split():
+        joined = f"{lines[-1]} {word}" if lines else word
+        if lines and _font().getlength(joined) <= width:
+            lines[-1] = joined
+        else:
+            lines.append(word)
+    lines = [line if _font().getlength(line) <= width else _cut(line, width) for line in lines]
+    return lines if len(lines) <= most else [*lines[: most - 1], _cut(lines[most - 1] + " ...", width)]
+
+
+def _cut(text: str, width: int) -> str:
+    while len(text) > 1 and _font().getlength(text + "...") > width:
+        text = text[:-1]
+    return text + "..."
+
+
+def _heading(text: str) -> Image.Image:
+    picture = Image.new("RGB", (int(_font().getlength(text)) + 2, _LINE + 3), _PAPER)
+    ImageDraw.Draw(picture).text((1, 3), text, fill=_FAINT, font=_font())
+    return picture
+
+
+def _legend(panels: Sequence[Panel]) -> list[Image.Image]:
+    """A colored square and a name for each class; several lines if there are many."""
+    first = next((panel for panel in panels if panel.masks and panel.classes), None)
+    if first is None:
+        return []
+    width = max(3 * TILE, sum(tile.width + _GAP for tile in _tiles(first)) - _GAP)
+    entries = [(color, name, 18 + int(_font().getlength(name)) + 10) for color, name in
+               zip(palette(first.colors), first.classes, strict=False)]  # fmt: skip
+    lines: list[list[tuple[RGB, str, int]]] = [[]]
+    for entry in entries:
+        if lines[-1] and sum(e[2] for e in lines[-1]) + entry[2] > width:
+            lines.append([])
+        lines[-1].append(entry)
+    picture = Image.new("RGB", (width, (_LINE + 3) * len(lines)), _PAPER)
+    draw = ImageDraw.Draw(picture)
+    for n, line in enumerate(lines):
+        x, y = 1, n * (_LINE + 3)
+        for color, name, wide in line:
+            draw.rectangle((x, y + 2, x + 12, y + 14), fill=color, outline=_FAINT)
+            draw.text((x + 18, y + 1), name, fill=_INK, font=_font())
+            x += wide
+    return [picture]
+
+
+def _beside(tiles: Sequence[Image.Image]) -> Image.Image:
+    width = sum(tile.width for tile in tiles) + _GAP * (len(tiles) - 1)
+    row = Image.new("RGB", (width, max(tile.height for tile in tiles)), _PAPER)
+    x = 0
+    for tile in tiles:
+        row.paste(tile, (x, 0))
+        x += tile.width + _GAP
+    return row
+
+
+def _stacked(blocks: Sequence[Image.Image]) -> Image.Image:
+    width = max(block.width for block in blocks) + 2 * _GAP
+    page = Image.new("RGB", (width, sum(block.height + _GAP for block in blocks) + _GAP), _PAPER)
+    y = _GAP
+    for block in blocks:
+        page.paste(block, (_GAP, y))
+        y += block.height + _GAP
+    return page
+
+
+# ----------------------------------------------------------------------------------------------------------- pieces
+
+
+@functools.cache
+def _font() -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    return ImageFont.load_default(size=_LETTERS)
+
+
+def _hue(n: int) -> RGB:
+    red, green, blue = colorsys.hsv_to_rgb(n * 0.61803398875 % 1, 0.65, 0.85)  # the golden angle keeps neighbours apart
+    return round(255 * red), round(255 * green), round(255 * blue)
+
+
+def _resized(pixels: np.ndarray, largest: int, how: Image.Resampling) -> np.ndarray:
+    pixels = np.ascontiguousarray(pixels)
+    height, width = pixels.shape[:2]
+    if max(height, width) <= largest:
+        return pixels
+    scale = largest / max(height, width)
+    size = max(1, round(width * scale)), max(1, round(height * scale))
+    return np.asarray(Image.fromarray(pixels).resize(size, how))
+
+
+def _mask_file(number: int, name: str) -> str:
+    safe = re.sub(r"[^A-Za-z0-9_]", "-", name)
+    return f"{number:02d}-{'mask-image' if safe == 'image' else safe}.png"
+
+
+def _pixels(path: Path) -> np.ndarray:
+    with Image.open(path) as picture:
+        return np.asarray(picture)
+
