@@ -56,7 +56,7 @@ BAD = [
     ("optimizer._target_=torch.optim.AdamWW", "did you mean torch.optim.AdamW?"),
     ("model._target_=my_model.Net", "model: my_model.Net cannot be imported: No module named 'einops_x' (my_model.py:1)"),
     ("model._target_=nowhere.Net", "model: nowhere.Net cannot be imported: there is no module nowhere"),
-    ("task.metrics={a: {_target_: trainer.metrics.Accuracy}}", "task.metrics: has no 'a' that could be changed; type ++task.m"),
+    ("task.metrics={a: {_target_: trainer.metrics.Accuracy}}", "adds to what is there; type ++task.metrics={a: {_target"),
     ("epochs=", "epochs: '' is not a number"),
     ("epochs=0", "epochs: 0 must be at least 1"),
     ("epochs=1.5", "epochs: 1.5 is not a whole number"),

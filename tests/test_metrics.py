@@ -49,8 +49,8 @@ def test_accuracy_is_the_share_of_right_answers() -> None:
     assert Accuracy().values(Accuracy().sums(output, target)) == {"accuracy": 0.5}
     assert Accuracy(2).values(Accuracy(2).sums(output, target)) == {"top2": 0.75}
     assert Accuracy(3).values(Accuracy(3).sums(output, target)) == {"top3": 1.0}
-    left = Accuracy(ignore_index=2)
-    assert left.sums(output, target).tolist() == [2, 2]
+    assert Accuracy(ignore_index=2).sums(output, target).tolist() == [2, 2]
+    assert Accuracy(ignore_index=0).sums(output, target).tolist() == [1, 3]
 
 
 def test_more_than_the_classes_there_are_is_an_error_of_k() -> None:

@@ -109,6 +109,17 @@ def test_the_resnets_have_the_sizes_known_of_the_paper(depth: int, count: int) -
         assert parameters(ResNet(3, 1000, depth=depth, small_images=False)) == count  # type: ignore[arg-type]
 
 
+def test_each_stage_of_the_resnet_but_the_first_halves_the_picture_and_doubles_the_channels() -> None:
+    x = torch.zeros(1, 4, 32, 32)
+    shapes = [x.shape for block in ResNet(3, 2, width=4).blocks if (x := block(x)) is not None]
+    assert [tuple(shape[1:]) for shape in shapes[::2]] == [(4, 32, 32), (8, 16, 16), (16, 8, 8), (32, 4, 4)]
+
+
+def test_group_norm_keeps_no_statistics_of_batches() -> None:
+    assert not list(UNet(1, 2, (6, 8), norm="group").buffers())
+    assert list(UNet(1, 2, (6, 8)).buffers())
+
+
 def test_small_images_keep_their_size_in_the_stem_and_large_ones_a_quarter() -> None:
     x = torch.zeros(1, 3, 32, 32)
     assert ResNet(3, 2, width=4).stem(x).shape == (1, 4, 32, 32)

@@ -108,9 +108,9 @@ def test_the_default_summary_is_the_mean_of_every_pair_and_leaves_out_what_was_n
 
 def test_classification_measures_accuracy_and_its_opposite() -> None:
     task = Classification(CE(), metrics={"second": Accuracy(2)})
-    model = Says(torch.tensor([[2.0, 1, 0], [2, 1, 0], [0, 1, 2], [2, 1, 0]]))
-    found = evaluate(task, model, [(torch.zeros(4, 5), torch.tensor([0, 1, 2, 2]))])
-    assert found["accuracy"] == 0.5 and found["error"] == 0.5 and found["top2"] == 0.75
+    model = Says(torch.tensor([[2.0, 1, 0], [2, 1, 0], [0, 1, 2], [2, 0, 1]]))
+    found = evaluate(task, model, [(torch.zeros(4, 5), torch.tensor([0, 1, 2, 0]))])
+    assert found["accuracy"] == 0.75 and found["error"] == 0.25 and found["top2"] == 1
     assert task.measures == {"loss": "min", "accuracy": "max", "error": "min", "top2": "max"}
 
 
@@ -213,6 +213,14 @@ def test_a_fault_of_the_criterion_itself_is_not_blamed_on_the_labels() -> None:
 def test_a_loss_that_does_not_go_with_the_model_is_told(criterion: nn.Module, channels: int, told: str) -> None:
     with pytest.raises(ConfigError, match=f"^{told}"):
         Classification(criterion).loss(Says(torch.zeros(2, channels)), (torch.zeros(2), torch.tensor([0, 1])))
+
+
+@pytest.mark.parametrize("kind", [torch.uint8, torch.int32])
+@pytest.mark.parametrize("name", ["classification", "segmentation", "language"])
+def test_class_indices_may_be_integers_of_any_size(name: str, kind: torch.dtype) -> None:
+    task, model, (inputs, target) = cases()[name]
+    assert evaluate(task, model, [(inputs, target.to(kind))]) == evaluate(task, model, [(inputs, target)])
+    torch.testing.assert_close(task.loss(model, (inputs, target.to(kind))), task.loss(model, (inputs, target)))
 
 
 def test_class_indices_must_be_integers() -> None:

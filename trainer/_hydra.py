@@ -133,6 +133,27 @@ def compose(overrides: Sequence[str] = ()) -> DictConfig:
         return hydra.compose(CONFIG_NAME, overrides=list(overrides))
 
 
+def choices(overrides: Sequence[str] = ()) -> dict[str, str]:
+    """The file that is chosen in each config group."""
+    import hydra
+
+    with session():
+        cfg = hydra.compose(CONFIG_NAME, overrides=list(overrides), return_hydra_config=True)
+        return _choices(cfg.hydra)
+
+
+def job() -> tuple[list[str], dict[str, str]]:
+    """The overrides and the choices of the job that Hydra runs at this moment."""
+    from hydra.core.hydra_config import HydraConfig
+
+    settings = HydraConfig.get()
+    return list(settings.overrides.task), _choices(settings)
+
+
+def _choices(settings: Any) -> dict[str, str]:
+    return {str(group): str(file) for group, file in settings.runtime.choices.items() if not str(group).startswith("hydra/")}
+
+
 def parse(override: str) -> Override:
     """One word of the command line.
 

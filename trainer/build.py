@@ -187,15 +187,10 @@ def read_config(run: str | os.PathLike[str]) -> DictConfig:
     Raises:
         CheckpointError: there is none.
     """
-    from omegaconf import DictConfig, OmegaConf
-
     path = RunFolder(run).config
     if not path.is_file():
         raise CheckpointError(f"{run}: is no run folder: it holds no {path.name}")
-    cfg = OmegaConf.load(path)
-    if not isinstance(cfg, DictConfig):
-        raise CheckpointError(f"{path}: holds no config")
-    return cfg
+    return config.read(path)
 
 
 def read_checkpoint(run: str | os.PathLike[str], which: Literal["best", "last"]) -> Checkpoint:

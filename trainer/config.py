@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+import yaml
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -288,6 +289,21 @@ _SECRET_KEY = re.compile(
 _SECRET_VARIABLE = re.compile(r"(KEY|TOKEN|SECRET|PASSWORD|PASSWD)$", re.I)
 HIDDEN = "<secret>"  # in what is shown
 _TO_GIVE = "??? VALUE (a secret, which is not written down)"  # in config.yaml: asked for when the run is resumed
+
+
+def read(path: Path) -> DictConfig:
+    """The config that a run's folder holds.
+
+    Raises:
+        ConfigError: the file is missing, or holds no config.
+    """
+    try:
+        cfg = OmegaConf.load(path)
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise ConfigError(f"{path}: cannot be read as a config ({str(error).splitlines()[0]})") from error
+    if not isinstance(cfg, DictConfig):
+        raise ConfigError(f"{path}: holds no config")
+    return cfg
 
 
 def plain(cfg: DictConfig) -> dict[str, Any]:

@@ -23,11 +23,11 @@ MEANINGS = {
 """What each top-level value means, in the order of config.yaml."""
 
 _TEXT = """\
-Trains a PyTorch model, shows how it goes, here and on Weights & Biases, and keeps all in one folder.
+Trains a PyTorch model, shows how it goes, here and on Weights & Biases, and keeps it in one folder.
 An interrupted run or sweep goes on where it was.
 
 Usage:  trainer [GROUP=FILE] [KEY=VALUE] ...        one run
-        trainer -m KEY=VALUE,VALUE ...              a sweep; the same command again does what is missing
+        trainer -m KEY=VALUE,VALUE ...              a sweep; again: what is missing of it
         trainer resume=RUN_FOLDER [epochs=20] ...   goes on with that run
 
 Groups (GROUP=FILE; your own files in ./conf/GROUP/ come first; what is in them: trainer --cfg job)
@@ -45,8 +45,10 @@ Examples
   trainer model._target_=my_model.Net                  your own class, in my_model.py here
 
 Options
-  --cfg job        shows the composed config          --multirun, -m   runs a sweep
-  --hydra-help     Hydra's own options                -sc install=bash prints what makes TAB complete words
+  --cfg job       shows the composed config
+  --multirun, -m  runs a sweep
+  --hydra-help    tells of Hydra's own options
+  -sc install=bash prints what makes TAB complete words:  eval "$(trainer -sc install=bash)"
 
 Other commands
   trainer-check [OVERRIDES]    every mistake in a config or a sweep, and the learning rates
@@ -54,9 +56,9 @@ Other commands
   trainer-compare FOLDER ...   compares runs: a table here, one HTML file with --html FILE
 
 Exit codes
-  0 done                  1 the run, or a job of the sweep, failed    2 wrong config or data, nothing started
-  4 diverged              5 no checkpoint can be read               6 the last save failed
-  128+n ended by signal n; everything is saved and can be resumed
+  0 done        1 the run, or one of the sweep, failed   2 wrong config or data, nothing was begun
+  4 diverged    5 no checkpoint can be read              6 the last save failed
+  128+n         ended by signal n; everything is saved and can be resumed
 """
 
 

@@ -54,9 +54,10 @@ class History:
         row.update(rates)
         return row
 
-    @property
-    def full(self) -> bool:
-        """Whether it is time to hand the rows on."""
+    def due(self, step: int) -> bool:
+        """Whether it is time to hand the rows on, before the row of a new step is made."""
+        if not self._rows or self._rows[-1]["step"] == step:
+            return False
         return len(self._rows) >= ROWS_AT_ONCE or time.perf_counter() - self._since > SECONDS_AT_MOST
 
     def take(self) -> list[Row]:

@@ -167,6 +167,8 @@ class Trainer:
             SaveError: the last checkpoint could not be written.
         """
         rehearse(self)
+        if self.folder is not None:
+            self.folder.create()
         self.clock.start()
         self.trackers.start(plan(self))
         try:
@@ -272,7 +274,7 @@ class Trainer:
 
     def note(self) -> Row:
         """The row of this step. Rows are handed on several at once, so that this waits for no device."""
-        if self.history.full:
+        if self.history.due(self.progress.step):
             self.hand_on()
         groups = self.update.optimizer.param_groups
         names = ["lr"] if len(groups) == 1 else [f"lr/{group.get('name', n)}" for n, group in enumerate(groups)]

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
 import re
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from trainer import _hydra, config
 from trainer.errors import ConfigError, closest, did_you_mean
 from trainer.targets import SPECIAL, parameters, takes_any
-
-if TYPE_CHECKING:
-    from omegaconf import DictConfig
 
 
 def compose_or_explain(overrides: Sequence[str] = ()) -> DictConfig:
@@ -21,9 +21,11 @@ def compose_or_explain(overrides: Sequence[str] = ()) -> DictConfig:
     Raises:
         ConfigError: every override that Hydra refuses, and every other mistake in what is left.
     """
-    with contextlib.suppress(ConfigError):
+    try:
         return _hydra.compose(overrides)
-    raise ConfigError(_explain(list(overrides)))
+    except ConfigError as error:
+        refused = error
+    raise ConfigError(_explain(list(overrides)) or [f"the overrides do not go together: {_first_line(refused)}"])
 
 
 def check(overrides: Sequence[str] = ()) -> DictConfig:
@@ -37,6 +39,55 @@ def check(overrides: Sequence[str] = ()) -> DictConfig:
     if found:
         raise ConfigError(found)
     return cfg
+
+
+def check_sweep(overrides: Sequence[str]) -> list[list[str]]:
+    """The overrides of each job of a sweep, every job's config found without mistakes.
+
+    Raises:
+        ConfigError: every mistake of every job, each told once.
+    """
+    try:
+        jobs = _hydra.expand(overrides)
+    except ConfigError as error:
+        unswept = [word for word in overrides if not _hydra.is_swept(word)]
+        raise ConfigError(_explain(unswept) or [_first_line(error)]) from None
+    told: list[str] = []
+    for job in jobs:
+        try:
+            check(job)
+        except ConfigError as error:
+            told += [problem for problem in error.problems if problem not in told]
+    if told:
+        raise ConfigError(told)
+    return jobs
+
+
+def apply(path: Path, overrides: Sequence[str]) -> DictConfig:
+    """The config of a file with some values changed: `epochs=20`, `optimizer.lr=0.1`.
+
+    Raises:
+        ConfigError: a word does not name a value of the config; all are told.
+    """
+    cfg, told = config.read(path), []
+    for word in overrides:
+        key, equals, _ = word.partition("=")
+        if not equals:
+            told.append(_without_equals(word, ""))
+        elif key in _hydra.groups() or OmegaConf.select(cfg, key, default=_ABSENT) is _ABSENT:
+            known = list(config.flat(config.plain(cfg)))
+            told.append(f"{key}: is no value of {path}; {did_you_mean(key, known)}")
+        else:
+            try:
+                OmegaConf.update(cfg, key, _hydra.parse(word).value())
+            except (ConfigError, OmegaConfBaseException) as error:
+                told.append(f"{key}: {_first_line(error)}")
+    if told:
+        raise ConfigError(told)
+    return cfg
+
+
+_ABSENT = object()
 
 
 def _explain(words: list[str]) -> list[str]:
@@ -59,7 +110,7 @@ def _explain(words: list[str]) -> list[str]:
         told.append(f"{group}: must be chosen; type {group}={known[0]} (known: {', '.join(known)})")
     if not kept.missing:
         told += config.problems(_hydra.compose(kept.words))
-    return told or ["the overrides cannot be composed together: " + _first_line(kept.error)]
+    return told
 
 
 class _Probe:
@@ -139,7 +190,6 @@ def _stand_in(word: str) -> list[str]:
 def _unknown(word: str, key: str, value: str | None, kept: _Probe) -> str:
     """The message for a key that the config does not have."""
     head, *path = key.split(".")
-    absent = re.search(r"Key '(\w+)' is not in struct", str(kept.error))
     node: Any = kept.config()
     if head not in node:
         near = closest(head, [name for name in _known() if name not in config.SCALARS or not path])
@@ -153,8 +203,8 @@ def _unknown(word: str, key: str, value: str | None, kept: _Probe) -> str:
         if part not in node:
             return _no_argument(key, [head, *path][:n], part, node, value)
         node = node[part]
-    if absent:  # a mapping is merged with the one that is there, and may add nothing to it
-        return f"{key}: has no {absent[1]!r} that could be changed; type ++{key}={value} to add it"
+    if isinstance(node, dict):  # a mapping is merged with the one that is there, and may not add to it
+        return f"{key}: {value} adds to what is there; type ++{key}={value}"
     return f"{word}: {_first_line(kept.error)}"
 
 
@@ -174,7 +224,7 @@ def _no_argument(key: str, before: list[str], part: str, node: dict[str, Any], v
 
 
 def _first_line(error: Exception) -> str:
-    """Hydra's message without its search path; for a file that is not there, with the one that was meant."""
+    """Hydra's message in one line; for a file that is not there, with the one that was meant."""
     line = next(iter(str(error).splitlines()), type(error).__name__)
-    absent = re.search(r"Could not find '([\w/]+)/(\w+)'", line)
+    absent = re.search(r"Could not find '([\w/]+)/([\w.-]+)'", line)
     return f"{line}; {did_you_mean(absent[2], _hydra.options(absent[1]))}" if absent else line

@@ -154,10 +154,7 @@ def refuse_changes(cfg: DictConfig, folder: RunFolder) -> None:
     """
     if not folder.config.exists() or cfg.get("resume_changes") == "allow":
         return
-    from omegaconf import OmegaConf
-
-    stored = OmegaConf.load(folder.config)
-    changed = config.difference(config.plain(stored), config.plain(cfg))
+    changed = config.difference(config.plain(config.read(folder.config)), config.plain(cfg))
     told = [
         f"{key}: was {old!r} when this run was started and is {new!r} now"
         for key, (old, new) in changed.items()

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from trainer import config
+from trainer import _hydra, config
 from trainer.errors import TrainerError
 from trainer.folder import RunFolder
 from trainer.run import Place, Resume, experiment_of, run
@@ -43,10 +43,7 @@ class Job:
 
     def __call__(self, cfg: DictConfig) -> float | None:
         """Runs one job and gives its best monitored value, which sweepers that search ask for."""
-        from hydra.core.hydra_config import HydraConfig
-
-        hydra = HydraConfig.get()
-        at = job_place(cfg, list(hydra.overrides.task), dict(hydra.runtime.choices))
+        at = job_place(cfg, *_hydra.job())
         print(f"\n{at.folder}", flush=True)
         try:
             outcome = run(cfg, at)

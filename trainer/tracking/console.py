@@ -16,14 +16,14 @@ from tqdm import tqdm
 from trainer.records import Outcome, Row
 from trainer.tracking.base import Plan, Tracker
 
-WIDTH = 120  # an evaluation's line is at most this long
+WIDTH = 122  # an evaluation's line is at most this long
 _REFRESH = 0.25  # seconds between two changes of the bar, at least
 
 log = logging.getLogger("trainer")
 
 
 class Console(Tracker):
-    """A line for each evaluation and for whatever `logging.getLogger("trainer")` is told, to the terminal and train.log.
+    """A line for each evaluation and for all that `logging.getLogger("trainer")` is told, to the terminal and train.log.
 
     On a terminal a bar shows the steps of the whole run. A terminal that goes away is let go; training goes on.
 
@@ -60,7 +60,7 @@ class Console(Tracker):
 
     def finish(self, outcome: Outcome) -> None:
         self._screen.close_bar()
-        lines = {outcome.state: outcome.reason}
+        lines: dict[str, str] = {outcome.state: outcome.reason}
         if outcome.best:
             names = _metrics(outcome.best, self._monitor)
             found = "  ".join(f"{name} {number(outcome.best[name])}" for name in names)
@@ -83,6 +83,7 @@ class Console(Tracker):
                 self._screen.write(f"warning: {plan.folder.log}: {error.strerror}; there will be no log file")
             else:
                 kept.setFormatter(logging.Formatter("%(asctime)s  %(levelname)-7s  %(message)s", "%Y-%m-%d %H:%M:%S"))
+                kept.addFilter(lambda record: bool(record.getMessage()))
                 self._handlers.append(kept)
         self._before = (log.propagate, log.level)
         log.setLevel(logging.INFO)
@@ -186,7 +187,7 @@ class _Screen:
             return
         with self._guarded(stream):
             if stream.isatty():
-                self._bar = _Bar(total=steps, initial=start, file=stream, leave=False, dynamic_ncols=True, unit=" steps")
+                self._bar = _Bar(total=steps, initial=start, file=stream, leave=False, dynamic_ncols=True)
 
     def move_bar(self, row: Row) -> None:
         stream, bar, now = self.stream, self._bar, time.monotonic()

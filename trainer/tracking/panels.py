@@ -55,7 +55,7 @@ def write_panels(folder: Path, panels: Sequence[Panel]) -> None:
         (temporary / "panels.json").write_text(json.dumps(entries, indent=1) + "\n", encoding="utf-8")
         sheet(shown).save(temporary / "sheet.png", compress_level=3)
         shutil.rmtree(folder, ignore_errors=True)
-        os.replace(temporary, folder)
+        temporary.replace(folder)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
@@ -257,4 +257,3 @@ def _mask_file(number: int, name: str) -> str:
 def _pixels(path: Path) -> np.ndarray:
     with Image.open(path) as picture:
         return np.asarray(picture)
-

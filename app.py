@@ -1,2 +1,0 @@
-from trainer._hydra import main
-main(lambda cfg: print('ran', cfg.seed))()

@@ -1,3 +1,0 @@
-import torch
-
-import einops_x

@@ -1,3 +1,0 @@
-from trainer.errors import DataError
-def f():
-    raise DataError('imgs/: nothing there')
