@@ -51,25 +51,30 @@ def test_every_file_begins_with_one_line_that_says_what_it_is(file: str) -> None
 
 @pytest.mark.parametrize("file", FILES)
 def test_every_file_composes_and_has_no_problems(file: str) -> None:
-    group, name = file.split("/")
+    group, _, name = file.partition("/")
     extra = ["data=digits", "model=cnn", "task=classification"] if file == "experiment/none" else []
     measured = {"task": ["early_stopping.monitor=val/loss"]}.get(group, [])
     check([*words(group, name), *extra, *measured])
 
 
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
-@pytest.mark.parametrize("group", ["model", "loss", "optimizer", "scheduler", "clip", "early_stopping", "warmup"])
-def test_an_experiment_takes_every_file_of_a_group(experiment: str, group: str) -> None:
-    for name in _hydra.options(group):
-        cfg = _hydra.compose([*words("experiment", experiment), f"{group}={name}"])
-        plain = config.unresolved(cfg)[group]
-        surplus = set(plain) - {*parameters(_hydra.locate(plain["_target_"], group)), "_target_"}
-        assert not surplus, f"experiment={experiment} sets {surplus} in {group}, which {name} does not take"
+def test_an_experiment_takes_every_file_of_each_group(experiment: str) -> None:
+    groups = {
+        name: _hydra.options(name)
+        for name in ("model", "loss", "optimizer", "scheduler", "clip", "early_stopping", "warmup")
+    }
+    for n in range(max(map(len, groups.values()))):
+        chosen = {group: names[n % len(names)] for group, names in groups.items()}
+        cfg = _hydra.compose([*words("experiment", experiment), *(f"{group}={name}" for group, name in chosen.items())])
+        for group, name in chosen.items():
+            node = config.unresolved(cfg)[group]
+            surplus = set(node) - {*parameters(_hydra.locate(node["_target_"], group)), "_target_"}
+            assert not surplus, f"experiment={experiment} sets {surplus} in {group}, which {name} does not take"
 
 
 @pytest.mark.parametrize("file", TARGETS)
 def test_a_file_lists_what_its_target_takes_so_that_no_value_needs_a_plus_sign(file: str) -> None:
-    node, group = node_of(file), file.split("/")[0]
+    node, group = node_of(file), file.partition("/")[0]
     target = _hydra.locate(node["_target_"], group)
     taken = {name: p for name, p in parameters(target).items() if name not in config.OFFERED.get(group, ())}
     assert not set(node) - {*taken, "_target_"}
@@ -88,6 +93,8 @@ def test_the_values_of_a_file_are_the_defaults_of_its_target(file: str) -> None:
         default = taken[str(name)].default if name != "_target_" else inspect.Parameter.empty
         if default is inspect.Parameter.empty:
             continue
+        if str(default) == "<factory>":  # of a dataclass
+            default = []
         default = list(default) if isinstance(default, tuple) else default
         assert value == default or (not value and not default), f"{file}: {name}"
 
@@ -109,11 +116,12 @@ def test_the_values_of_the_config_are_known_to_the_check_and_to_the_help() -> No
     assert scalars == list(config.SCALARS) == list(MEANINGS)
 
 
-def test_data_dir_and_the_wandb_variables_fill_in_the_config(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in (("DATA_DIR", "there"), ("WANDB_PROJECT", "p"), ("WANDB_ENTITY", "e"), ("WANDB_MODE", "offline"), ("RUNS_DIR", "r")):
-        monkeypatch.setenv(name, value)
+def test_data_dir_runs_dir_and_the_wandb_variables_fill_in_the_config(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("DATA_DIR", "RUNS_DIR", "WANDB_PROJECT", "WANDB_ENTITY"):
+        monkeypatch.setenv(name, f"the {name}")
     cfg = _hydra.compose(["data=image_folder"])
-    assert (cfg.data.root, cfg.wandb.project, cfg.wandb.entity, cfg.wandb.mode, cfg.runs) == ("there", "p", "e", "offline", "r")
+    assert (cfg.data.root, cfg.runs) == ("the DATA_DIR", "the RUNS_DIR")
+    assert (cfg.wandb.project, cfg.wandb.entity) == ("the WANDB_PROJECT", "the WANDB_ENTITY")
 
 
 # -------------------------------------------------------------------------------------------------------------- help
@@ -138,7 +146,7 @@ def test_the_help_shows_the_users_own_files() -> None:
 def test_the_examples_of_the_help_compose() -> None:
     lines = [line.split("   ")[0] for line in help_text().splitlines() if line.startswith("  trainer ")]
     assert len(lines) == 6
-    Path("my_model.py").write_text("import torch\n\n\nclass Net(torch.nn.Conv2d):\n    def __init__(self, in_channels, num_classes):\n        super().__init__(in_channels, num_classes, 1)\n")
+    Path("my_model.py").write_text("class Net:\n    def __init__(self, in_channels, num_classes):\n        pass\n")
     for line in lines:
         given = [word for word in line.split()[1:] if word != "-m"]
         jobs = _hydra.expand(given) if "-m" in line else [given]
@@ -159,7 +167,8 @@ def test_the_help_imports_neither_hydra_nor_torch() -> None:
 def test_composing_imports_neither_torch_nor_wandb() -> None:
     code = (
         "import sys; from trainer import _hydra, config, overrides; cfg = overrides.compose_or_explain(['epochs=3']); "
-        "config.digest(cfg), config.plain(cfg), config.unresolved_yaml(cfg); print({'torch', 'wandb'} & set(sys.modules))"
+        "config.digest(cfg), config.plain(cfg), config.unresolved_yaml(cfg); "
+        "print({'torch', 'wandb'} & set(sys.modules))"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"

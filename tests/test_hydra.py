@@ -192,7 +192,9 @@ def test_nested_targets_are_made_first_and_offered_nothing() -> None:
 
 
 def test_each_node_of_a_mapping_is_made_and_offered_everything() -> None:
-    made = make("hooks", a={"_target_": "things.Net"}, b={"_target_": "things.Net", "width": 1}, offered={"in_channels": 3})
+    made = make(
+        "hooks", a={"_target_": "things.Net"}, b={"_target_": "things.Net", "width": 1}, offered={"in_channels": 3}
+    )
     assert {name: hook.got for name, hook in made.items()} == {"a": (3, 4, None), "b": (3, 1, None)}
 
 
@@ -231,7 +233,9 @@ def test_torchs_complaint_gets_the_key_of_the_argument_with_that_value() -> None
 
 
 def test_any_other_error_is_told_with_its_key_and_place_and_kept_as_the_cause() -> None:
-    with pytest.raises(ConfigError, match=r"^model\.head: things\.Picky cannot be made: RuntimeError: no memory") as told:
+    with pytest.raises(
+        ConfigError, match=r"^model\.head: things\.Picky cannot be made: RuntimeError: no memory"
+    ) as told:
         make(_target_="things.Net", in_channels=1, head={"_target_": "things.Picky", "lr": 1})
     assert isinstance(told.value.__cause__, RuntimeError)
     assert "(things.py:15)" in str(told.value)
@@ -251,12 +255,12 @@ def test_a_value_that_must_be_given_is_not_passed_on() -> None:
 @pytest.mark.parametrize(
     ("target", "message"),
     [
-        ("torch.optim.AdamWW", "torch.optim.AdamWW is not there: torch.optim has no AdamWW; did you mean torch.optim.AdamW?"),
+        ("torch.optim.AdamWW", "AdamWW is not there: torch.optim has no AdamWW; did you mean torch.optim.AdamW?"),
         ("torhc.optim.SGD", "model: torhc.optim.SGD cannot be imported: there is no module torhc; did you mean torch?"),
         ("thingz.Net", "there is no module thingz; did you mean things?"),
         ("things.Nett", "things has no Nett; did you mean things.Net?"),
         ("things.Net.widht", "things.Net has no widht"),
-        ("needs_einops.Net", "model: needs_einops.Net cannot be imported: No module named 'einops_x' (needs_einops.py:3)"),
+        ("needs_einops.Net", "needs_einops.Net cannot be imported: No module named 'einops_x' (needs_einops.py:3)"),
         ("broken.Net", "model: broken.Net cannot be imported: NameError: name 'nope' is not defined (broken.py:2)"),
         ("syntax.Net", "model: syntax.Net cannot be imported: invalid syntax (syntax.py:2)"),
         ("exits.Net", "model: exits.Net cannot be imported: SystemExit: 3 (exits.py:1)"),

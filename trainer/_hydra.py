@@ -151,7 +151,9 @@ def job() -> tuple[list[str], dict[str, str]]:
 
 
 def _choices(settings: Any) -> dict[str, str]:
-    return {str(group): str(file) for group, file in settings.runtime.choices.items() if not str(group).startswith("hydra/")}
+    return {
+        str(group): str(file) for group, file in settings.runtime.choices.items() if not str(group).startswith("hydra/")
+    }
 
 
 def parse(override: str) -> Override:

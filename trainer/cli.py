@@ -186,6 +186,28 @@ def _check(words: list[str]) -> int:
     return 0
 
 
+def compare(argv: Sequence[str] | None = None) -> int:
+    """`trainer-compare FOLDER... [--csv FILE]`: runs side by side, the best first, with the keys in which they differ."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    return _guarded(lambda: _compare(words))
+
+
+def _compare(words: list[str]) -> int:
+    import argparse
+
+    from trainer.report import table
+
+    parser = argparse.ArgumentParser("trainer-compare", description=compare.__doc__)
+    parser.add_argument("folders", nargs="+", help="run folders, sweeps, or folders that hold them")
+    parser.add_argument("--csv", metavar="FILE", help="writes the table there too")
+    given = parser.parse_args(words)
+    head, lines = table.rows(table.find(given.folders))
+    print(table.as_text(head, lines))
+    if given.csv:
+        Path(given.csv).write_text(table.as_csv(head, lines), encoding="utf-8")
+    return 0
+
+
 def _guarded(program: Callable[[], Any]) -> int:
     """Runs a program; an error that is meant for the user is shown as its text, with its own exit code."""
     try:

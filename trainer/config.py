@@ -71,15 +71,16 @@ def problems(cfg: DictConfig) -> list[str]:
     found: list[str] = []
     plain = _resolve(cfg, "", found)
     found += _unknown_keys(cfg)
-    for name, kind in SCALARS.items():
-        if name in plain and plain[name] is not BROKEN:
-            found += _scalar(name, kind, plain[name])
+    for name in (*SCALARS, *OFFERED, *CHEAP, *SETTINGS, "hooks"):
+        if name not in plain:
+            found.append(f"{name}: is missing, and a run needs it")
+        elif name in SCALARS and plain[name] is not BROKEN:
+            found += _scalar(name, SCALARS[name], plain[name])
     for group in _hydra.groups():
         if group in plain and group != "experiment":
             found += _group(group, plain[group])
-    spoilt = {key for problem in found if (key := re.split(r"[.:\[]", problem)[0])}
-    for make in (_make_cheap, _make_optimizer, _warmup_fits, _monitor_exists):
-        found += make(plain, spoilt)
+    for rule in (_make_cheap, _make_optimizer, _warmup_fits, _monitor_exists):
+        found += rule(plain, {re.split(r"[.:\[]", problem)[0] for problem in found})
     return list(dict.fromkeys(found))
 
 

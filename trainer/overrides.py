@@ -25,7 +25,7 @@ def compose_or_explain(overrides: Sequence[str] = ()) -> DictConfig:
         return _hydra.compose(overrides)
     except ConfigError as error:
         refused = error
-    raise ConfigError(_explain(list(overrides)) or [f"the overrides do not go together: {_first_line(refused)}"])
+    raise ConfigError(_explain(overrides)[0] or [f"the overrides do not go together: {_first_line(refused)}"])
 
 
 def check(overrides: Sequence[str] = ()) -> DictConfig:
@@ -51,13 +51,17 @@ def check_sweep(overrides: Sequence[str]) -> list[list[str]]:
         jobs = _hydra.expand(overrides)
     except ConfigError as error:
         unswept = [word for word in overrides if not _hydra.is_swept(word)]
-        raise ConfigError(_explain(unswept) or [_first_line(error)]) from None
+        raise ConfigError(_explain(unswept)[0] or [_first_line(error)]) from None
     told: list[str] = []
+    refused: list[str] = []  # a word is explained once, however many jobs it is in
     for job in jobs:
+        words = [word for word in job if word not in refused]
         try:
-            check(job)
-        except ConfigError as error:
-            told += [problem for problem in error.problems if problem not in told]
+            found = config.problems(_hydra.compose(words))
+        except ConfigError:
+            found, bad = _explain(words)
+            refused += bad
+        told += [problem for problem in found if problem not in told]
     if told:
         raise ConfigError(told)
     return jobs
@@ -90,27 +94,28 @@ def apply(path: Path, overrides: Sequence[str]) -> DictConfig:
 _ABSENT = object()
 
 
-def _explain(words: list[str]) -> list[str]:
-    """Tries the words one after the other: each is refused or kept, and the config of those kept is looked at too."""
-    told, kept = [], _Probe()
-    if kept.refusal() is not None:
-        return [_first_line(kept.error)]
+def _explain(overrides: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Tries the words one after the other: every mistake, also of the config that is left, and the words refused."""
+    words, told, refused, kept = list(overrides), [], [], _Probe()
+    if not kept.takes():
+        return [_first_line(kept.error)], []
     while words:
         word = words.pop(0)
         if "=" not in word and not word.startswith("~"):
             value = words.pop(0) if words and word in config.SCALARS and "=" not in words[0] else ""
             told.append(_without_equals(word, value))
-        elif kept.refusal(word) is None:
-            kept.words.append(word)
-        else:
+            refused += [word, value]
+        elif not kept.takes(word):
+            refused.append(word)
             told.append(_why(word, kept))
-            kept.words += _stand_in(word)
+            if meant := _stand_in(word):
+                kept.takes(meant)
     for group in kept.missing:
         known = _hydra.options(group)
         told.append(f"{group}: must be chosen; type {group}={known[0]} (known: {', '.join(known)})")
     if not kept.missing:
-        told += config.problems(_hydra.compose(kept.words))
-    return told
+        told += config.problems(kept.cfg)
+    return told, refused
 
 
 class _Probe:
@@ -119,28 +124,25 @@ class _Probe:
     def __init__(self) -> None:
         self.words: list[str] = []
         self.missing: list[str] = []
+        self.cfg = OmegaConf.create()
         self.error = ConfigError([])
 
-    def refusal(self, *more: str) -> ConfigError | None:
-        """Hydra's error for the words so far and some more; None where they compose."""
+    def takes(self, *more: str) -> bool:
+        """Adds words if all compose with those so far; else Hydra's message is in `error`."""
         fillers: list[str] = []
-        for _ in range(20):
+        while True:
             try:
-                _hydra.compose([*self.words, *more, *fillers])
+                self.cfg = _hydra.compose([*self.words, *more, *fillers])
             except ConfigError as error:
                 self.error = error
                 group = re.match(r"You must specify '(\w+)'", str(error))
                 if group is None or not _hydra.options(group[1]):
-                    return error
+                    return False
                 fillers.append(f"{group[1]}={_hydra.options(group[1])[0]}")
             else:
+                self.words += more
                 self.missing = [filler.split("=")[0] for filler in fillers]
-                return None
-        return self.error
-
-    def config(self) -> dict[str, Any]:
-        fillers = [f"{group}={_hydra.options(group)[0]}" for group in self.missing]
-        return config.unresolved(_hydra.compose([*self.words, *fillers]))
+                return True
 
 
 def _without_equals(word: str, value: str) -> str:
@@ -169,7 +171,10 @@ def _why(word: str, kept: _Probe) -> str:
         )
     if swept:
         return f"{key}: {value} are several values; add -m for a sweep, or write {key}=[{value}] for a list"
-    if key in _hydra.groups() and value not in (known := _hydra.options(key)):
+    if key in _hydra.groups():
+        known = _hydra.options(key)
+        if value in known:
+            return f"{word}: {_first_line(kept.error)}"
         near = closest(str(value), known)
         hint = f"did you mean {near}? known" if near else "known"
         return f"{key}: there is no {value!r}; {hint}: {', '.join(known)}"
@@ -180,17 +185,18 @@ def _why(word: str, kept: _Probe) -> str:
     return _unknown(word, key, value, kept)
 
 
-def _stand_in(word: str) -> list[str]:
+def _stand_in(word: str) -> str | None:
     """The choice that was probably meant, so that what follows (`optimizer.momentum=0.5`) is read as it was meant."""
     group, _, value = word.partition("=")
-    near = closest(value, _hydra.options(group)) if group in _hydra.groups() else None
-    return [f"{group}={near}"] if near else []
+    known = _hydra.options(group) if group in _hydra.groups() else []
+    near = closest(value, known)
+    return f"{group}={near}" if near and value not in known else None
 
 
 def _unknown(word: str, key: str, value: str | None, kept: _Probe) -> str:
     """The message for a key that the config does not have."""
     head, *path = key.split(".")
-    node: Any = kept.config()
+    node: Any = config.unresolved(kept.cfg)
     if head not in node:
         near = closest(head, [name for name in _known() if name not in config.SCALARS or not path])
         shown = ".".join([near, *path]) if near else None

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import re
-import secrets
 import shutil
 import subprocess
 import time
@@ -17,9 +15,12 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import trainer
 from trainer import config
+from trainer._hydra import instantiate
 from trainer.errors import CheckpointError, ConfigError, TrainerError
 from trainer.folder import RunFolder, claim, write_whole
 from trainer.records import Outcome
+from trainer.tracking.defaults import trackers, wandb_id
+from trainer.tracking.shipper import Shipper
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -100,7 +101,7 @@ def run(cfg: DictConfig, at: Place) -> Outcome:
             if at.resume != "never" and status.get("state") == "finished" and not _extended(cfg, status):
                 return stored_outcome(status)
             return _train(cfg, at)
-    except (ConfigError, TrainerError) as error:
+    except TrainerError as error:
         if fresh and error.exit_code == 2 and not folder.metrics.exists():
             shutil.rmtree(folder.path, ignore_errors=True)
             with contextlib.suppress(OSError):
@@ -114,34 +115,23 @@ def run(cfg: DictConfig, at: Place) -> Outcome:
 
 def _train(cfg: DictConfig, at: Place) -> Outcome:
     folder = at.folder
-    status = folder.read_status()
-    name = folder.path.name
-    wandb_id = status.get("wandb_id") or f"{re.sub(r'[^A-Za-z0-9_.=-]', '_', name)[:90]}-{secrets.token_hex(2)}"
-    folder.write_status(config_hash=config.digest(cfg), wandb_id=wandb_id, code_version=code_version())
+    id = wandb_id(folder)
+    folder.write_status(config_hash=config.digest(cfg), wandb_id=id, code_version=code_version())
     write_whole(folder.config, config.unresolved_yaml(cfg))
-    from trainer._hydra import instantiate
-    from trainer.tracking.shipper import Shipper
-
-    settings = instantiate(cfg.wandb, "wandb")
     shipper = Shipper(
         folder,
-        settings,
-        id=wandb_id,
-        name=name,
-        group=settings.group or (at.sweep.name if at.sweep else None),
-        dir=at.sweep or folder.path,
+        instantiate(cfg.wandb, "wandb"),
+        id=id,
+        name=folder.path.name,
+        group=at.sweep.name if at.sweep else None,
+        dir=at.sweep,
         config={**config.plain(cfg), "choices": dict(at.choices or {})},
     )
     shipper.launch()  # wandb is imported there while torch is imported here
     try:
         from trainer.build import build
-        from trainer.tracking.console import Console
-        from trainer.tracking.journal import Journal
-        from trainer.tracking.status import Status
 
-        trackers = [Journal(folder), Status(folder), Console(), shipper]
-        built = build(cfg, folder, resume="never" if at.resume == "never" else at.resume, trackers=trackers)
-        return built.fit()
+        return build(cfg, folder, resume=at.resume, trackers=trackers(folder, shipper)).fit()
     finally:
         shipper.abandon()
 

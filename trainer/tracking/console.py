@@ -23,7 +23,7 @@ log = logging.getLogger("trainer")
 
 
 class Console(Tracker):
-    """A line for each evaluation and for all that `logging.getLogger("trainer")` is told, to the terminal and train.log.
+    """A line for each evaluation and for what `logging.getLogger("trainer")` is told, to the terminal and train.log.
 
     On a terminal a bar shows the steps of the whole run. A terminal that goes away is let go; training goes on.
 

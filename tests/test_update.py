@@ -1,0 +1,210 @@
+"""One optimizer update: clipping, accumulation, precision, and values that are not finite."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+from torch.nn.utils import clip_grad_norm_, clip_grad_value_
+
+from tests.small import Regression, bits, make_trainer, network, points, recorder_of, weights_of
+from trainer.errors import CheckpointError, ConfigError, DivergedError
+from trainer.state import restore, snapshot
+from trainer.update import Clip, Precision, Update, finite
+
+CPU = torch.device("cpu")
+
+
+def update_of(model: nn.Module, clip: Clip | None = None, precision: Precision | None = None, lr: float = 0.1) -> Update:
+    return Update(torch.optim.SGD(model.parameters(), lr=lr, momentum=0.9), clip or Clip(), precision or Precision(), CPU)
+
+
+def backward(update: Update, model: nn.Module, factor: float = 1.0) -> None:
+    inputs, target = points().tensors
+    update.backward(nn.functional.mse_loss(model(inputs), target) * factor)
+
+
+@pytest.mark.parametrize("bound", [1e-3, 0.1, 1.0, 2.5, 100.0, math.inf])
+def test_clipping_by_norm_is_torchs_to_the_last_bit(bound: float) -> None:
+    mine, theirs = network(dropout=0.0), network(dropout=0.0)
+    backward(update_of(mine), mine, 3.0)
+    backward(update_of(theirs), theirs, 3.0)
+    gradients = [p.grad for p in mine.parameters() if p.grad is not None]
+    norm = torch.linalg.vector_norm(torch.stack([g.norm() for g in gradients]))
+    Clip(norm=bound)(gradients, norm)
+    assert bits(clip_grad_norm_(theirs.parameters(), bound)) == bits(norm)
+    for a, b in zip(mine.parameters(), theirs.parameters(), strict=True):
+        assert a.grad is not None
+        assert b.grad is not None
+        assert bits(a.grad) == bits(b.grad)
+
+
+def test_clipping_by_value_is_torchs_and_comes_after_the_norm() -> None:
+    mine, theirs = network(dropout=0.0), network(dropout=0.0)
+    update = update_of(mine, Clip(norm=0.5, value=0.05), lr=1.0)
+    backward(update, mine)
+    backward(update_of(theirs), theirs)
+    before = [p.detach().clone() for p in mine.parameters()]
+    update.step()
+    clip_grad_norm_(theirs.parameters(), 0.5)
+    clip_grad_value_(theirs.parameters(), 0.05)
+    for old, a, b in zip(before, mine.parameters(), theirs.parameters(), strict=True):
+        assert b.grad is not None
+        assert torch.equal(a, old - b.grad)
+
+
+def test_the_norm_that_is_told_is_the_one_before_clipping() -> None:
+    model = network(dropout=0.0)
+    update = update_of(model, Clip(norm=1e-3))
+    backward(update, model)
+    expected = torch.stack([p.grad.norm() for p in model.parameters() if p.grad is not None]).norm()
+    assert update.step().item() == pytest.approx(expected.item())
+
+
+def test_without_a_bound_nothing_is_clipped() -> None:
+    gradients = [torch.full((3,), 1e30)]
+    Clip()(gradients, torch.tensor(1e30))
+    assert gradients[0].tolist() == pytest.approx([1e30] * 3)
+
+
+@pytest.mark.parametrize("settings", [{"norm": 0}, {"norm": -1}, {"value": 0}, {"norm": math.nan}, {"value": -0.5}])
+def test_a_bound_that_is_not_positive_is_refused_by_its_name(settings: dict[str, float]) -> None:
+    with pytest.raises(ValueError, match=f"^{next(iter(settings))}: .* must be more than 0"):
+        Clip(**settings)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_a_loss_that_is_not_finite_is_refused_before_anything_changes(value: float) -> None:
+    model = network()
+    update, before = update_of(model), weights_of(model)
+    with pytest.raises(DivergedError, match="^train/loss became"):
+        update.backward(model[0].weight.sum() * value)
+    assert weights_of(model) == before
+    assert all(p.grad is None for p in model.parameters())
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_a_gradient_that_is_not_finite_is_refused_before_the_weights_change(value: float) -> None:
+    model = network()
+    update = update_of(model)
+    backward(update, model)
+    update.step()
+    before, momentum = weights_of(model), snapshot(update.parts())
+    backward(update, model)
+    assert model[0].bias.grad is not None
+    model[0].bias.grad[3] = value
+    weights = {name: value for name, value in weights_of(model).items() if "running" not in name and "num_" not in name}
+    with pytest.raises(DivergedError, match="^train/grad_norm became"):
+        update.step()
+    assert weights.items() <= weights_of(model).items()
+    assert before["0.weight"] == weights_of(model)["0.weight"]
+    after = snapshot(update.parts())
+    for n, state in momentum["optimizer"]["state"].items():
+        assert bits(state["momentum_buffer"]) == bits(after["optimizer"]["state"][n]["momentum_buffer"])
+
+
+def test_finite_lets_numbers_pass() -> None:
+    finite("a", 1e300)
+    with pytest.raises(DivergedError, match="a became nan"):
+        finite("a", math.nan)
+
+
+def test_gradients_are_gone_after_an_update() -> None:
+    model = network()
+    update = update_of(model)
+    backward(update, model)
+    update.step()
+    assert all(p.grad is None for p in model.parameters())
+
+
+def test_a_model_that_the_loss_does_not_reach_is_told() -> None:
+    model = network()
+    with pytest.raises(ConfigError, match="no parameter got a gradient"):
+        update_of(model).step()
+
+
+@pytest.mark.parametrize("sizes", [[3, 3, 3, 2], [1, 4, 6], [11], [5, 1, 1, 4]])
+def test_accumulating_ragged_micro_batches_is_one_big_batch(sizes: list[int]) -> None:
+    whole = network(norm=False, dropout=0.0)
+    parts = network(norm=False, dropout=0.0)
+    inputs, target = points(sum(sizes)).tensors
+    one = make_trainer(model=whole)
+    one.train_group([(inputs, target)])
+    many = make_trainer(model=parts)
+    many.train_group(list(zip(inputs.split(sizes), target.split(sizes), strict=True)))
+    for a, b in zip(whole.parameters(), parts.parameters(), strict=True):
+        assert torch.allclose(a, b, rtol=0, atol=1e-6)
+    first, second = one.note(), many.note()
+    for key in ("train/loss", "train/grad_norm"):
+        assert first[key] == pytest.approx(second[key], rel=1e-5)
+
+
+# ------------------------------------------------------------------------------------------------------ precision
+
+
+class Watching(Regression):
+    """Remembers in which number format the model answered."""
+
+    def __init__(self) -> None:
+        self.seen: set[torch.dtype] = set()
+
+    def loss(self, model: nn.Module, batch: Any) -> torch.Tensor:
+        output = model(batch[0])
+        self.seen.add(output.dtype)
+        return nn.functional.mse_loss(output.float(), batch[1])
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+def test_a_training_runs_in_its_number_format_and_keeps_its_weights_in_float32(dtype: Any) -> None:
+    task = Watching()
+    trainer = make_trainer(
+        task=task,
+        model=network(norm=False, dropout=0.0),
+        optimizer=lambda parameters: torch.optim.Adam(parameters, lr=0.02),
+        precision=Precision(dtype),
+        batch_size=11,
+        epochs=20,
+    )
+    outcome = trainer.fit()
+    assert task.seen == {getattr(torch, dtype)}
+    assert {p.dtype for p in trainer.model.parameters()} == {torch.float32}
+    rows = recorder_of(trainer).got
+    assert rows[-1]["train/loss"] < rows[0]["train/loss"] / 2
+    assert outcome.state == "finished"
+
+
+def test_an_update_that_overflows_in_float16_is_skipped_and_is_no_divergence() -> None:
+    """A scaler starts at 65536 and finds its scale by overflowing: the first updates of such a training often do."""
+
+    class Steep(Regression):
+        def loss(self, model: nn.Module, batch: Any) -> torch.Tensor:
+            return super().loss(model, batch) * 10  # 65536 times that is beyond float16
+
+    trainer = make_trainer(task=Steep(), model=network(dropout=0.0), precision=Precision("float16"), epochs=5)
+    scale = trainer.update.scaler.get_scale()
+    outcome = trainer.fit()
+    assert trainer.update.scaler.get_scale() < scale, "the test is meant to overflow"
+    assert outcome.state == "finished"
+
+
+def test_the_scale_of_float16_is_a_part_of_the_run() -> None:
+    first, second = (update_of(network(), precision=Precision("float16")) for _ in range(2))
+    first.scaler.scale(torch.ones(1))
+    first.scaler.update(new_scale=128.0)
+    restore(second.parts(), snapshot(first.parts()))
+    assert second.scaler.get_scale() == 128.0
+
+
+def test_an_unknown_number_format_is_refused_by_its_name() -> None:
+    with pytest.raises(ValueError, match="^dtype: 'half' is unknown"):
+        Precision("half")  # type: ignore[arg-type]
+
+
+def test_a_checkpoint_of_another_optimizer_is_told_as_such() -> None:
+    model = network()
+    adam = Update(torch.optim.Adam(model.parameters()), Clip(), Precision(), CPU)
+    with pytest.raises(CheckpointError, match="the checkpoint is of SGD, and this run uses Adam"):
+        restore(adam.parts(), snapshot(update_of(model).parts()))

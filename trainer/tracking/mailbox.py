@@ -1,0 +1,174 @@
+"""The files in .shipper/ by which a training and the process that owns wandb talk; neither waits for the other."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import signal
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from trainer.folder import RunFolder, write_whole
+from trainer.records import Row
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Spec:
+    """What the run is called on wandb; written when training starts.
+
+    Attributes:
+        id, name, project, entity, group, tags, notes, config: as wandb.init takes them.
+        mode: `auto`, `online` or `offline`. dir: what holds wandb's own folder `wandb`.
+        pid: the training process, whose use of the machine is shown.
+        start: the step that this attempt starts from; later rows of earlier attempts do not count any more.
+        monitor, direction: the metric that decides what is best, and `min` or `max`.
+    """
+
+    id: str
+    name: str
+    project: str
+    mode: str
+    dir: str
+    pid: int
+    entity: str | None = None
+    group: str | None = None
+    tags: list[str] = field(default_factory=list)
+    notes: str | None = None
+    config: dict[str, Any] = field(default_factory=dict)
+    start: int = 0
+    monitor: str = ""
+    direction: str = "min"
+    finish_timeout: float = 60.0
+
+
+@dataclass(frozen=True)
+class Done:
+    """How training ended."""
+
+    exit_code: int = 1
+    interrupted: bool = False
+    best: Row = field(default_factory=dict)
+
+
+@dataclass
+class Sent:
+    """How far a run is on wandb.
+
+    Attributes:
+        id: the run's id, which differs from the wanted one if that was taken.
+        mode: `online` or `offline`. dir: the folder of wandb's files of this run.
+        offset, step: what was handed to wandb of metrics.jsonl.
+        base: the server holds all rows up to this step for certain; None if it does not know the run.
+        closed: wandb has taken everything, and the run is finished there (or, offline, complete on disk).
+    """
+
+    id: str = ""
+    mode: str = ""
+    dir: str = ""
+    offset: int = 0
+    step: int = 0
+    base: int | None = None
+    closed: bool = False
+
+
+@dataclass(frozen=True)
+class Message:
+    """What the wandb side has to say: where the run is (`url`), a `warning`, `stopped` on the website, `done`."""
+
+    kind: Literal["url", "warning", "stopped", "done"]
+    text: str
+
+
+class Mailbox:
+    """The folder .shipper of a run."""
+
+    def __init__(self, folder: RunFolder) -> None:
+        self.path = folder.shipper
+        self.log = self.path / "child.log"
+        self._messages = Tail(self.path / "messages.jsonl")
+
+    def clear(self) -> None:
+        """Makes the folder ready for another attempt; what was sent is remembered."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        for name in ("spec.json", "done.json", "messages.jsonl"):
+            (self.path / name).unlink(missing_ok=True)
+
+    def write(self, letter: Spec | Done | Sent) -> None:
+        write_whole(self._file(type(letter)), json.dumps(asdict(letter), default=str) + "\n")
+
+    def read(self, kind: type[T]) -> T | None:
+        """The newest letter of that kind; None without one, or if it cannot be read."""
+        try:
+            found = json.loads(self._file(kind).read_text(encoding="utf-8"))
+            return kind(**{f.name: found[f.name] for f in fields(kind) if f.name in found})  # type: ignore[arg-type]
+        except (OSError, ValueError, TypeError):
+            return None
+
+    def tell(self, kind: str, text: str) -> None:
+        with contextlib.suppress(OSError), open(self._messages.path, "a", encoding="utf-8") as file:
+            file.write(json.dumps({"kind": kind, "text": text}) + "\n")
+
+    def messages(self) -> list[Message]:
+        """Those not seen before. Costs one look at the file's size when there is nothing new."""
+        return [Message(**json.loads(line)) for line in self._messages.lines()]
+
+    @contextlib.contextmanager
+    def hold(self, take_over: bool, patience: float = 10.0) -> Iterator[None]:
+        """Makes sure that one process alone sends this run.
+
+        With `take_over` the one that still sends an earlier attempt gets some seconds to end, then it is killed: what
+        it has not sent is sent by this one. The lock that it holds proves that it is alive, and which process it is.
+
+        Raises:
+            BlockingIOError: another one sends this run, and it is not to be ended.
+        """
+        with open(self.path / "lock", "a+") as file:
+            begin, killed = time.monotonic(), False
+            while True:
+                try:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                except BlockingIOError:
+                    if not take_over:
+                        raise
+                    if not killed and time.monotonic() - begin > patience:
+                        file.seek(0)
+                        with contextlib.suppress(OSError, ValueError):
+                            os.kill(int(file.read()), signal.SIGKILL)
+                        killed = True
+                    time.sleep(0.05)
+            file.truncate(0)
+            file.write(str(os.getpid()))
+            file.flush()
+            yield
+
+    def _file(self, kind: type) -> Path:
+        return self.path / f"{kind.__name__.lower()}.json"
+
+
+class Tail:
+    """The lines that are appended to a file, in whole lines."""
+
+    def __init__(self, path: Path, offset: int = 0) -> None:
+        self.path, self.offset = path, offset
+
+    def lines(self) -> list[bytes]:
+        """What came since the last call; empty if there is no file."""
+        try:
+            if self.path.stat().st_size <= self.offset:
+                return []
+            with open(self.path, "rb") as file:
+                file.seek(self.offset)
+                found = file.read()
+        except OSError:
+            return []
+        whole = found[: found.rfind(b"\n") + 1]
+        self.offset += len(whole)
+        return whole.splitlines()

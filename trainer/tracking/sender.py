@@ -1,0 +1,281 @@
+"""What is done with wandb: a run is opened, gets the rows and pictures of a journal, and is finished."""
+
+from __future__ import annotations
+
+import glob
+import json
+import math
+import os
+import secrets
+import shlex
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from trainer.folder import RunFolder
+from trainer.records import Panel, Row
+from trainer.tracking.mailbox import Done, Mailbox, Sent, Spec, Tail
+from trainer.tracking.panels import read_panels
+
+INIT_TIMEOUT = 15.0  # seconds unless WANDB_INIT_TIMEOUT says otherwise; wandb gives up after about twice that
+LINGER = 600.0  # seconds that the child may take to end after training, while nobody waits for it
+
+
+class Sender:
+    """One run on wandb, made from a run folder.
+
+    Offline every attempt writes the whole run anew and sets the files of earlier ones aside, so that one `wandb sync`
+    gives the exact history. Online the server's history is cut to what the journal agrees with, and the rest is sent.
+
+    Args:
+        wandb: the module; only the shipper imports it.
+        child: this process exists for wandb alone, so what it prints is the run's log.
+    """
+
+    def __init__(self, wandb: Any, folder: RunFolder, spec: Spec, child: bool) -> None:
+        self.folder, self.spec, self.box = folder, spec, Mailbox(folder)
+        self.sent = self.box.read(Sent) or Sent()
+        self.sent.id = self.sent.id or spec.id
+        self._wandb = wandb
+        self._log = Tail(folder.log) if child else None
+        self._journal = Tail(folder.metrics)
+        self._best = Best(spec.monitor, spec.direction)
+        self._after = 0  # rows up to this step are there already
+        self._run: Any = None
+
+    def open(self) -> None:
+        """Starts the run, online if that is wanted and possible."""
+        mode = self._mode()
+        if mode == "online":
+            try:
+                self._open_online()
+            except (self._wandb.Error, OSError, TimeoutError) as error:
+                self._wandb.teardown()
+                mode = "offline"
+                self.box.tell("warning", f"{brief(error)}; this run is kept offline")
+        if mode == "offline":
+            self._open_offline()
+        self._run.define_metric("trainer/step", hidden=True)
+        self._run.define_metric("*", step_metric="trainer/step")
+        self.sent = replace(self.sent, id=self._run.id, mode=mode, dir=str(self._run.sync_dir), closed=False)
+        self.box.write(self.sent)
+        set_aside(Path(self.spec.dir) / "wandb", self._run.id, but=Path(self._run.sync_dir))
+        offline = f"offline; send it with: {sync_command(self.folder)}"
+        self.box.tell("url", self._run.url if mode == "online" else offline)
+
+    def pump(self) -> None:
+        """Sends what is new in the journal, a row at a time, and in the log."""
+        before = self._journal.offset
+        for line in self._journal.lines():
+            row = json.loads(line)
+            if row["step"] > self._after:
+                self._send(row)
+            if self._best.update(row) and row["step"] > self._after:
+                self._run.summary.update(self._best.summary())
+        if self._journal.offset != before:
+            self.sent.offset = self._journal.offset
+            self.box.write(self.sent)
+        for text in self._log.lines() if self._log else []:
+            print(text.decode(errors="replace"))  # wandb keeps what this process prints as the run's log
+
+    def close(self, done: Done) -> None:
+        """Finishes the run; tells if the server did not take everything in time."""
+        self._best.row = done.best or self._best.row
+        self._run.summary.update(self._best.summary())
+        if done.interrupted:
+            self._run.mark_preempting()
+        begin = time.monotonic()
+        self._run.finish(exit_code=done.exit_code)
+        if self.sent.mode == "online" and time.monotonic() - begin >= self._finish_timeout:
+            self.box.tell("warning", f"the server did not take everything; later: {again_command(self.folder)}")
+            return
+        self.sent.closed = True
+        self.sent.base = self.sent.step if self.sent.mode == "online" else self.sent.base
+        self.box.write(self.sent)
+        self.box.tell("done", self._run.url or f"{sync_command(self.folder)}")
+
+    # ---------------------------------------------------------------------------------------------- how it is opened
+
+    def _mode(self) -> str:
+        wanted = os.environ.get("WANDB_MODE", "auto") if self.spec.mode == "auto" else self.spec.mode
+        if wanted in ("offline", "dryrun"):
+            return "offline"
+        try:
+            known = self._wandb.login(prompt=False)
+        except (self._wandb.Error, ValueError) as error:
+            self.box.tell("warning", f"{brief(error)}; this run is kept offline")
+            return "offline"
+        if not known and wanted != "auto":
+            self.box.tell("warning", "no login was found (type wandb login); this run is kept offline")
+        return "online" if known else "offline"
+
+    def _open_online(self) -> None:
+        there = None if self.sent.base is None else self._server_step()
+        if there is None:
+            try:
+                self._run = self._init(id=self.sent.id, resume="never")
+            except self._wandb.errors.UsageError as error:
+                if "already exists" not in str(error):
+                    raise
+                self._wandb.teardown()  # a run of somebody else, or of a folder that was removed: it stays as it is
+                self._run = self._init(id=f"{self.sent.id}-{secrets.token_hex(2)}", resume="never")
+            self._after, self.sent.base = 0, 0
+            return
+        self._after = min(self.spec.start, there)
+        try:
+            self._run = self._init(resume_from=f"{self.sent.id}?_step={self._after}")
+        except self._wandb.errors.CommError as error:
+            if "rewind" not in str(error):
+                raise
+            self._wandb.teardown()
+            self._run = self._init(id=self.sent.id, resume="allow")
+            self._after = self._run.starting_step - 1
+            kept = f"rows up to step {self._after} on the website are those of the earlier attempt"
+            self.box.tell("warning", f"the server does not rewind runs: {kept}; the folder has the right ones")
+        self.sent.base = self._after
+
+    def _open_offline(self) -> None:
+        base = self.sent.base
+        if any(
+            path.with_suffix(".wandb.synced").exists() for path in lives(Path(self.spec.dir) / "wandb", self.sent.id)
+        ):
+            base = self.sent.step
+        if base is None:
+            self._run = self._init(id=self.sent.id, mode="offline")
+            self._after = 0
+        else:
+            self._after = min(base, self.spec.start)
+            self._run = self._init(resume_from=f"{self.sent.id}?_step={self._after}", mode="offline")
+        self.sent.base = None if base is None else self._after
+
+    def _server_step(self) -> int | None:
+        """The last step of the run on the server, or None if it does not hold the run."""
+        path = "/".join(filter(None, (self.spec.entity, self.spec.project, self.sent.id)))
+        try:
+            return int(self._wandb.Api(timeout=math.ceil(_init_timeout())).run(path).lastHistoryStep)
+        except (self._wandb.errors.CommError, ValueError) as error:
+            if "not find" in str(error) or "not found" in str(error):
+                return None
+            raise
+
+    def _init(self, **how: Any) -> Any:
+        Path(self.spec.dir).mkdir(parents=True, exist_ok=True)
+        settings = self._wandb.Settings(
+            init_timeout=_init_timeout(),
+            finish_timeout=self._finish_timeout,
+            console="wrap" if self._log else "off",
+            silent=True,
+            quiet=True,
+            disable_git=True,
+            disable_code=True,
+            save_code=False,
+            stop_fn=lambda: self.box.tell("stopped", "somebody pressed Stop on the website"),
+            x_stats_pid=self.spec.pid,
+            x_transaction_log_flush_interval=1.0,
+        )
+        return self._wandb.init(
+            **how,
+            **{key: getattr(self.spec, key) for key in ("project", "entity", "name", "group", "tags", "notes", "dir")},
+            config=self.spec.config,
+            settings=settings,
+            reinit="finish_previous",
+        )
+
+    @property
+    def _finish_timeout(self) -> float:
+        return max(LINGER, self.spec.finish_timeout) if self._log else self.spec.finish_timeout
+
+    # -------------------------------------------------------------------------------------------------- what is sent
+
+    def _send(self, row: Row) -> None:
+        step = row["step"]
+        values = {key: math.nan if value is None else value for key, value in row.items() if key != "step"}
+        self._run.log({"trainer/step": step, **values, **self._pictures(step)}, step=step)
+        self.sent.step = step
+
+    def _pictures(self, step: int) -> dict[str, list[Any]]:
+        """The panels of that step, one list of pictures under each name."""
+        pictures: dict[str, list[Any]] = {}
+        try:
+            panels = read_panels(self.folder.media_at(step))
+        except (OSError, ValueError, KeyError) as error:
+            self.box.tell("warning", f"the pictures of step {step} cannot be read: {brief(error)}")
+            return {}
+        for panel in panels:
+            pictures.setdefault(panel.name, []).append(picture(self._wandb, panel))
+        return pictures
+
+
+def picture(wandb: Any, panel: Panel) -> Any:
+    """A panel as wandb.Image; its masks are laid over it on the website, a switch for each class."""
+    labels = {number: str(name) for number, name in enumerate(panel.classes)}
+    masks = {
+        name: {"mask_data": mask, **({"class_labels": labels} if labels else {})} for name, mask in panel.masks.items()
+    }
+    return wandb.Image(panel.image, caption=panel.caption or panel.sample, masks=masks or None)
+
+
+class Best:
+    """The best row so far: that of the best finite value of one metric, the first of equal ones."""
+
+    def __init__(self, monitor: str, direction: str) -> None:
+        self.monitor, self.sign = monitor, -1 if direction == "max" else 1
+        self.row: Row = {}
+
+    def update(self, row: Row) -> bool:
+        """Whether this row is better than all before."""
+        value = row.get(self.monitor)
+        if value is None or not math.isfinite(value):
+            return False
+        better = not self.row or self.sign * value < self.sign * self.row[self.monitor]
+        self.row = row if better else self.row
+        return better
+
+    def summary(self) -> dict[str, Any]:
+        """Every metric of that row, and its step and epoch, as `best/...`."""
+        return {f"best/{name}": value for name, value in self.row.items() if name != "time"}
+
+
+def lives(folder: Path, id: str) -> list[Path]:
+    """The files of all offline attempts of a run in a folder of wandb's."""
+    return sorted(folder.glob(f"offline-run-*/run-{glob.escape(id)}.wandb"))
+
+
+def set_aside(folder: Path, id: str, but: Path) -> None:
+    """Renames earlier offline attempts so that neither `wandb sync` nor `wandb leet` takes them for runs."""
+    for path in lives(folder, id):
+        if path.parent.resolve() != but.resolve():
+            path.rename(path.with_suffix(".wandb.superseded"))
+            path.parent.rename(path.parent.with_name(f"superseded-{path.parent.name}"))
+
+
+def sync_command(folder: RunFolder) -> str | None:
+    """What to type to bring a run to the website; None if it is there, or if wandb never had it."""
+    sent = Mailbox(folder).read(Sent)
+    if sent is None or not sent.mode or (sent.mode == "online" and sent.closed):
+        return None
+    return again_command(folder) if sent.mode == "online" else f"wandb sync {shlex.quote(_short(Path(sent.dir)))}"
+
+
+def again_command(folder: RunFolder) -> str:
+    """What to type to send a run once more from its folder."""
+    return f"python -m trainer.tracking.shipper {shlex.quote(str(folder))}"
+
+
+def brief(error: BaseException) -> str:
+    """An error in one line."""
+    lines = str(error).strip().splitlines()
+    return lines[0][:200] if lines else type(error).__name__
+
+
+def _init_timeout() -> float:
+    try:
+        return float(os.environ["WANDB_INIT_TIMEOUT"])
+    except (KeyError, ValueError):
+        return INIT_TIMEOUT
+
+
+def _short(path: Path) -> str:
+    relative = os.path.relpath(path)
+    return str(path) if relative.startswith("..") else relative

@@ -1,0 +1,314 @@
+"""wandb: the journal of a run is sent there by a process of its own, so that nothing wandb does can touch the training.
+
+`python -m trainer.tracking.shipper RUN_FOLDER` sends a run again: what the journal holds and the server does not.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+import traceback
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from trainer.folder import RunFolder
+from trainer.records import Outcome, Row
+from trainer.tracking.base import Plan, Tracker
+from trainer.tracking.mailbox import Done, Mailbox, Message, Spec
+from trainer.tracking.sender import Sender, again_command, brief, sync_command
+
+__all__ = ["Shipper", "Wandb", "sync_command"]
+
+log = logging.getLogger("trainer")
+
+POLL = 0.2  # seconds between two looks at the journal
+_IGNORED = (
+    "RUN_ID", "RESUME", "RESUME_FROM", "FORK_FROM", "NAME", "RUN_GROUP", "JOB_TYPE", "NOTES", "TAGS", "SWEEP_ID",
+    "SWEEP_PARAM_PATH", "DIR", "SERVICE", "DISABLED", "CONSOLE", "QUIET", "REINIT", "PROGRAM",
+)  # fmt: skip  # as WANDB_...: they would make several runs one, or send a run elsewhere
+_LEFT: list[subprocess.Popen[bytes]] = []  # those still sending when their run was over
+
+
+@dataclass(frozen=True)
+class Wandb:
+    """How a run is tracked on Weights & Biases.
+
+    Args:
+        mode: `auto` is what WANDB_MODE says, else online with a login and offline without; never a question.
+        project, entity, group, tags, notes: as on the website.
+        process: `child` is a process of its own; `inline` the training process, which gives `wandb.run` to your code.
+        finish_timeout: seconds that the end of a run may wait for wandb; the child goes on sending after that.
+
+    Raises:
+        ValueError: an argument is none of the above.
+    """
+
+    mode: Literal["auto", "online", "offline", "disabled"] = "auto"
+    project: str = "wandb-trainer"
+    entity: str | None = None
+    group: str | None = None
+    tags: list[str] = field(default_factory=list)
+    notes: str | None = None
+    process: Literal["child", "inline"] = "child"
+    finish_timeout: float = 60.0
+
+    def __post_init__(self) -> None:
+        if self.mode not in ("auto", "online", "offline", "disabled"):
+            raise ValueError(f"mode: {self.mode!r} must be auto, online, offline or disabled")
+        if self.process not in ("child", "inline"):
+            raise ValueError(f"process: {self.process!r} must be child or inline")
+        if not self.finish_timeout > 0:
+            raise ValueError(f"finish_timeout: {self.finish_timeout} must be more than 0 (seconds)")
+        if not 0 < len(self.project) <= 128 or (found := re.search(r"[/\\#?%:]", self.project)):
+            why = f"holds {found[0]!r}" if self.project and len(self.project) <= 128 and found else "has a wrong length"
+            raise ValueError(f"project: {self.project!r} {why}; 1 to 128 characters, none of / \\ # ? % :")
+        if wrong := [tag for tag in self.tags if not 0 < len(tag) <= 64]:
+            raise ValueError(f"tags: {wrong[0]!r} must have 1 to 64 characters")
+
+    @property
+    def disabled(self) -> bool:
+        return "disabled" in (self.mode, os.environ.get("WANDB_MODE") if self.mode == "auto" else None)
+
+
+class Shipper(Tracker):
+    """Tracks a run on wandb from its journal. Stands after the journal among the trackers.
+
+    Args:
+        folder: the run folder.
+        id, name, group: of the run on wandb. dir: what holds wandb's folder `wandb`; the run folder without.
+        config: nested plain values. tags: beside those of the settings.
+    """
+
+    def __init__(
+        self,
+        folder: RunFolder,
+        settings: Wandb,
+        *,
+        id: str,
+        name: str,
+        group: str | None = None,
+        dir: Path | None = None,
+        config: Mapping[str, Any] | None = None,
+        tags: Sequence[str] = (),
+    ) -> None:
+        self.folder, self.settings = folder, settings
+        self.stopped = False  # whether somebody pressed Stop on the website
+        self._box = Mailbox(folder)
+        self._child: subprocess.Popen[bytes] | None = None
+        self._sender: Sender | None = None
+        self._begun = self._ended = False
+        self._spec = Spec(
+            id=id,
+            name=name,
+            project=settings.project,
+            mode=settings.mode,
+            dir=str((dir or folder.path).absolute()),
+            pid=os.getpid(),
+            entity=settings.entity,
+            group=settings.group or group,
+            tags=list(dict.fromkeys([*settings.tags, *tags])),
+            notes=settings.notes,
+            config=dict(config or {}),
+            finish_timeout=settings.finish_timeout,
+        )
+
+    def launch(self) -> None:
+        """Starts the process at once, so that it imports wandb while the training process imports torch."""
+        if self.settings.disabled or self._child is not None:
+            return
+        with self._guarded():
+            self._box.clear()
+            if self.settings.process == "inline":
+                return
+            with open(self._box.log, "ab") as errors:
+                self._child = subprocess.Popen(
+                    [sys.executable, "-m", "trainer.tracking.shipper", str(self.folder.path), str(os.getpid())],
+                    env={**os.environ, "PYTHONPATH": python_path()},
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.DEVNULL,
+                    stderr=errors,
+                    start_new_session=True,  # Ctrl-C is for the training alone
+                )
+
+    def start(self, plan: Plan) -> None:
+        if self.settings.disabled:
+            return
+        self._begun = True
+        if self._child is None:
+            self.launch()
+        with self._guarded():
+            spec = replace(self._spec, start=plan.start, monitor=plan.monitor, direction=plan.mode)
+            spec = replace(spec, config={**plan.config, **spec.config})
+            self._box.write(spec)
+            if self.settings.process == "inline":
+                _ignore_environment()
+                import wandb
+
+                self._sender = Sender(wandb, self.folder, spec, child=False)
+                self._sender.open()
+                self._sender.pump()
+        self.messages()
+
+    def rows(self, rows: Sequence[Row]) -> None:
+        self._pump()
+        self.messages()
+
+    def messages(self) -> list[Message]:
+        """What came from wandb since the last call; it is logged, too, and `stopped` is set by a press of Stop."""
+        if self.settings.disabled:
+            return []
+        found: list[Message] = []
+        with self._guarded():
+            found = self._box.messages()
+        for message in found:
+            self.stopped = self.stopped or message.kind == "stopped"
+            level = logging.INFO if message.kind in ("url", "done") else logging.WARNING
+            log.log(level, "wandb: %s", message.text)
+        return found
+
+    def finish(self, outcome: Outcome) -> None:
+        """Waits until wandb has everything, at most `finish_timeout` seconds; says so if it has not."""
+        if self.settings.disabled or self._ended:
+            return
+        self._ended = True
+        done = Done(outcome.exit_code, outcome.state == "interrupted", outcome.best)
+        with self._guarded():
+            self._box.write(done)
+            if self._sender is not None:
+                self._sender.pump()
+                self._sender.close(done)
+        if self._child is not None:
+            self._wait(self._child)
+        self.messages()
+
+    def abandon(self) -> None:
+        """Ends the process of a run that could not start; does nothing after `finish`."""
+        if self.settings.disabled or self._ended:
+            return
+        if self._begun:
+            self.finish(Outcome("failed", "it ended without a word", exit_code=1))
+            return
+        self._ended = True
+        with self._guarded():
+            self._box.write(Done())
+        if self._child is not None:
+            _LEFT.append(self._child)
+
+    def _wait(self, child: subprocess.Popen[bytes]) -> None:
+        try:
+            code = child.wait(self.settings.finish_timeout)
+        except subprocess.TimeoutExpired:
+            _LEFT.append(child)
+            log.warning(
+                "wandb: still sending after %g s, and goes on in the background (process %d); if that fails: %s",
+                *(self.settings.finish_timeout, child.pid, again_command(self.folder)),
+            )
+            return
+        if code:
+            where = f"see {self.folder}/{self._box.log.relative_to(self.folder.path)}"
+            log.warning("wandb: its process ended with code %d (%s); %s", code, where, again_command(self.folder))
+
+    def _pump(self) -> None:
+        if self._sender is not None:
+            with self._guarded():
+                self._sender.pump()
+
+    @contextlib.contextmanager
+    def _guarded(self) -> Iterator[None]:
+        """Tracking must not end a training: the first failure is told, and wandb is left alone from then on."""
+        try:
+            yield
+        except Exception as error:
+            if self._sender is not None or not self._ended:
+                log.warning("wandb: %s; later: %s", brief(error), again_command(self.folder))
+            self._sender = None
+
+
+# ------------------------------------------------------------------------------------------------- the child process
+
+
+def main(argv: Sequence[str]) -> int:
+    """`RUN_FOLDER [PID]`: follows the run that the process PID trains; without PID, sends what is there, once."""
+    if not argv or argv[0].startswith("-"):
+        print(__doc__)
+        return 2
+    folder, parent = RunFolder(argv[0]), int(argv[1]) if len(argv) > 1 else None
+    box = Mailbox(folder)
+    box.messages()  # those of earlier on
+    if parent is not None:
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, signal.SIG_IGN)  # it ends when the training does, and that is told in other ways
+        if len(argv) == 2:
+            os.nice(5)  # where cores are few they belong to the training
+    elif box.read(Spec) is None:
+        print(f"{folder}: nothing of this run was meant for wandb; there is no {box.path.name}/spec.json")
+        return 2
+    try:
+        with box.hold(take_over=parent is not None):
+            _ship(folder, box, parent)
+            code = 0
+    except BlockingIOError:
+        print(f"{folder}: another process is sending this run; wait for it")
+        return 1
+    except Exception as error:
+        traceback.print_exc()
+        if parent is not None and len(argv) == 2:  # wandb broke down, or its own process was killed: once more, anew
+            os.execv(sys.executable, [sys.executable, "-m", "trainer.tracking.shipper", *argv, "again"])
+        box.tell("warning", f"{brief(error)}; training goes on without it; later: {again_command(folder)}")
+        code = 1
+    if parent is None:
+        print("\n".join(f"{message.kind}: {message.text}" for message in box.messages()))
+    return code
+
+
+def _ship(folder: RunFolder, box: Mailbox, parent: int | None) -> None:
+    def alive() -> bool:
+        return parent is not None and os.getppid() == parent
+
+    _ignore_environment()
+    os.environ["WANDB_SILENT"] = "true"
+    import wandb  # before it is known what to send: that takes as long as the training process needs to say it
+
+    while (spec := box.read(Spec)) is None:
+        if not alive() or box.read(Done) is not None:
+            return
+        time.sleep(POLL / 4)
+    for name in ("data", "cache"):
+        os.environ[f"WANDB_{name.upper()}_DIR"] = str(Path(spec.dir) / "wandb" / name)
+    sender = Sender(wandb, folder, spec, child=parent is not None)
+    sender.open()
+    _follow(sender, box, alive)
+
+
+def _follow(sender: Sender, box: Mailbox, alive: Callable[[], bool]) -> None:
+    while True:
+        over = not alive()
+        done = box.read(Done)  # asked before the journal is read, which then holds everything
+        sender.pump()
+        if done is not None or over:
+            break
+        time.sleep(POLL)
+    sender.close(done or Done())
+
+
+def _ignore_environment() -> None:
+    for name in _IGNORED:
+        os.environ.pop(f"WANDB_{name}", None)
+
+
+def python_path() -> str:
+    """PYTHONPATH under which a child finds this package, also from a checkout that is not installed."""
+    given = [str(Path(entry).absolute()) for entry in os.environ.get("PYTHONPATH", "").split(os.pathsep) if entry]
+    return os.pathsep.join([*given, str(Path(__file__).resolve().parents[2])])
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
