@@ -29,7 +29,6 @@ from trainer.folder import RunFolder
 from trainer.hooks import Hook
 from trainer.monitor import Patience
 from trainer.schedules import cosine
-from trainer.state import STEP, mix, seed_generators
 from trainer.tasks import Classification
 from trainer.tracking.base import Tracker
 from trainer.tracking.console import Console
@@ -146,7 +145,8 @@ def main() -> None:
                     wall[kind].append(made[0])
                     cpu[kind].append(made[1])
             same = all(torch.equal(weights["raw"], weights[kind]) for kind in kinds)
-            print(f"round {n}: " + ", ".join(f"{k} {1e6 * wall[k][-1]:.0f} us" for k in kinds if wall[k]), f"same weights: {same}")
+            times = ", ".join(f"{kind} {1e6 * wall[kind][-1]:.0f} us" for kind in kinds if wall[kind])
+            print(f"round {n}: {times or 'warm-up'}; same weights: {same}")
     print(f"\nraw bare loop: {1e6 * statistics.median(wall['raw']):.0f} us a step")
     for kind in ("bare", "everyday"):
         ratios = [statistics.median(a / b for a, b in zip(t[kind], t["raw"], strict=True)) for t in (wall, cpu)]

@@ -124,7 +124,7 @@ def test_a_refused_word_is_told_by_key_with_the_word_that_was_meant(word: str, m
 
 @pytest.fixture(scope="module")
 def composed() -> DictConfig:
-    return _hydra.compose([])
+    return _hydra.compose(["loss=cross_entropy", "epochs=10"])
 
 
 @pytest.mark.parametrize(("word", "message"), WRONG, ids=[word for word, _ in WRONG])

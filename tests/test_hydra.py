@@ -143,6 +143,12 @@ class Net:
 class Open(Net):
     def __init__(self, extra=1, **kwargs):
         super().__init__(**kwargs)
+class Sub(Net):
+    def __init__(self, in_channels):
+        super().__init__(in_channels)
+class OpenSub(Sub):
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
 def many(*args, **kwargs):
     return args, kwargs
 class Picky:
@@ -170,6 +176,10 @@ def test_an_offered_object_arrives_as_it_is() -> None:
 
 def test_a_class_that_passes_keywords_on_is_offered_what_its_parent_names() -> None:
     assert make(_target_="things.Open", offered={"in_channels": 3, "classes": ()}).got == (3, 4, None)
+
+
+def test_what_only_a_grandparent_takes_is_not_offered_past_a_parent_that_does_not_pass_it_on() -> None:
+    assert make(_target_="things.OpenSub", offered={"in_channels": 3, "width": 7}).got == (3, 4, None)
 
 
 def test_a_function_that_takes_any_keyword_is_offered_nothing() -> None:
@@ -238,7 +248,7 @@ def test_any_other_error_is_told_with_its_key_and_place_and_kept_as_the_cause() 
     ) as told:
         make(_target_="things.Net", in_channels=1, head={"_target_": "things.Picky", "lr": 1})
     assert isinstance(told.value.__cause__, RuntimeError)
-    assert "(things.py:15)" in str(told.value)
+    assert "(things.py:21)" in str(told.value)
 
 
 def test_errors_that_are_meant_for_the_user_pass_as_they_are() -> None:

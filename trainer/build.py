@@ -113,7 +113,8 @@ def build_model(cfg: DictConfig, facts: dict[str, Any]) -> nn.Module:
     seed_generators(mix(cfg.seed, START))
     model = instantiate(cfg.model, "model", **facts)
     if not isinstance(model, nn.Module):
-        raise ConfigError(f"model: {cfg.model._target_} gives a {type(model).__name__}, and a torch.nn.Module is needed")
+        made = type(model).__name__
+        raise ConfigError(f"model: {cfg.model._target_} gives a {made}, and a torch.nn.Module is needed")
     return model
 
 
@@ -143,8 +144,8 @@ def build_schedule(cfg: DictConfig, optimizer: Optimizer, per_epoch: int, mode: 
         schedule = Schedule(made, unit)
     else:
         raise ConfigError(
-            f"scheduler.unit: {node['_target_']} moves when it is told to; type scheduler.unit=step (after each update), "
-            "epoch (after each epoch) or value (after each evaluation, with the monitored metric)"
+            f"scheduler.unit: {node['_target_']} does not say when it moves; type +scheduler.unit=step (after each "
+            "update), epoch (after each epoch) or value (after each evaluation, with the monitored metric)"
         )
     return schedule.warm_up(before, warmup.start_factor)
 
@@ -176,8 +177,8 @@ def load(run: str | os.PathLike[str], which: Literal["best", "last"] = "best") -
         facts["preprocess"] = instantiate(facts["preprocess"], "data.preprocess")
     model = build_model(read_config(run), facts)
     model.load_state_dict(found.weights)
-    model.preprocess = facts.get("preprocess")
-    model.classes = tuple(facts.get("classes") or ())  # type: ignore[assignment]
+    for name, value in {"preprocess": facts.get("preprocess"), "classes": tuple(facts.get("classes") or ())}.items():
+        object.__setattr__(model, name, value)  # beside the module's state: the state_dict stays as it was stored
     return model.eval()
 
 

@@ -187,7 +187,7 @@ def _check(words: list[str]) -> int:
 
 
 def compare(argv: Sequence[str] | None = None) -> int:
-    """`trainer-compare FOLDER... [--csv FILE]`: runs side by side, the best first, with the keys in which they differ."""
+    """`trainer-compare FOLDER... [--csv FILE]`: runs side by side, the best first, and the keys that differ."""
     words = list(sys.argv[1:] if argv is None else argv)
     return _guarded(lambda: _compare(words))
 

@@ -45,7 +45,7 @@ class Duration:
         found = _PATTERN.fullmatch(word)
         unit = _UNITS.get(found.group(2).lower()) if found else None
         if found is None or unit is None:
-            raise ConfigError(f"{key}: {word!r} is not a duration; write for example 500steps, 2epochs, 5%, 10min or never")
+            raise ConfigError(f"{key}: {word!r} is not a duration; write 500steps, 2epochs, 5%, 10min or never")
         amount = float(found.group(1)) * unit[1]
         if amount <= 0:
             raise ConfigError(f"{key}: {word!r} must be more than zero; use never to switch it off")
@@ -69,9 +69,8 @@ class Duration:
             return "never"
         if self.unit == "seconds" and self.amount % 60 == 0:
             return f"{self.amount / 60:g}min"
-        unit = "s" if self.unit == "seconds" else self.unit
-        unit = unit[:-1] if self.amount == 1 and unit.endswith(("steps", "epochs")) else unit
-        return f"{self.amount:g}{unit}"
+        word: str = "s" if self.unit == "seconds" else self.unit
+        return f"{self.amount:g}{word[:-1] if self.amount == 1 and word in ('steps', 'epochs') else word}"
 
 
 class Every:

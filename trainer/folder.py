@@ -81,7 +81,7 @@ class RunFolder:
             except OSError as error:
                 file.seek(0)
                 holder = file.read().strip() or "another process"
-                raise ConfigError(f"{self}: {holder} is training in this folder; wait for it, or use another name=") from error
+                raise ConfigError(f"{self}: {holder} is training here; wait for it, or use another name=") from error
             file.truncate(0)
             file.write(f"process {os.getpid()} on {socket.gethostname()}")
             file.flush()

@@ -42,7 +42,7 @@ Examples
   trainer experiment=image_mask_folder data.root=FOLDER      your pictures: imgs/ and masks/
   trainer early_stopping.patience=10 clip=norm clip.norm=0.5 wandb.mode=offline
   trainer -m optimizer=sgd,adam,adamw seed=0,1,2 name=optimizers
-  trainer model._target_=my_model.Net                  your own class, in my_model.py here
+  trainer model=mine       your own class: conf/model/mine.yaml holding  _target_: my_model.Net
 
 Options
   --cfg job       shows the composed config

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from trainer.errors import did_you_mean
 from trainer.records import Evaluation, Outcome, Row
+from trainer.state import Stateful
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -45,3 +47,38 @@ class Hook:
 
     def on_fit_end(self, trainer: Trainer, outcome: Outcome) -> None:
         """The training is over and everything is saved."""
+
+
+class Hooks(Hook):
+    """Several hooks by name, told in turn."""
+
+    def __init__(self, hooks: Mapping[str, Hook]) -> None:
+        self.hooks = dict(hooks)
+
+    def parts(self) -> dict[str, Stateful]:
+        """The hooks that have a state of their own, as parts of a run."""
+        return {f"hook:{name}": hook for name, hook in self.hooks.items() if isinstance(hook, Stateful)}
+
+    def on_fit_start(self, trainer: Trainer) -> None:
+        for hook in self.hooks.values():
+            hook.on_fit_start(trainer)
+
+    def on_log(self, trainer: Trainer, row: Row) -> None:
+        for hook in self.hooks.values():
+            hook.on_log(trainer, row)
+
+    def on_evaluation(self, trainer: Trainer, evaluation: Evaluation) -> None:
+        for hook in self.hooks.values():
+            hook.on_evaluation(trainer, evaluation)
+
+    def on_save(self, trainer: Trainer, folder: Path) -> None:
+        for hook in self.hooks.values():
+            hook.on_save(trainer, folder)
+
+    def on_exception(self, trainer: Trainer, error: BaseException) -> None:
+        for hook in self.hooks.values():
+            hook.on_exception(trainer, error)
+
+    def on_fit_end(self, trainer: Trainer, outcome: Outcome) -> None:
+        for hook in self.hooks.values():
+            hook.on_fit_end(trainer, outcome)

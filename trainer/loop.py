@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -15,14 +16,14 @@ from torch.utils.data import Dataset
 from trainer.checkpoint import Checkpoints
 from trainer.clock import Clock
 from trainer.data.base import Data
-from trainer.data.loader import Batch, Loader, samples_of
+from trainer.data.loader import Batch, loader_of, samples_of
 from trainer.durations import Duration, Every
 from trainer.ema import Ema
 from trainer.errors import CheckpointError, ConfigError, DivergedError
 from trainer.evaluation import Evaluator
 from trainer.folder import RunFolder, step_name
 from trainer.history import History, check
-from trainer.hooks import Hook
+from trainer.hooks import Hook, Hooks
 from trainer.monitor import Best, Patience, direction
 from trainer.progress import Progress
 from trainer.records import Evaluation, Outcome, Row, RunState
@@ -31,7 +32,6 @@ from trainer.schedules import Schedule, constant
 from trainer.signals import Signals
 from trainer.state import STEP, Rng, Stateful, mix, restore, seed_generators, snapshot
 from trainer.tasks import Task
-
 from trainer.tracking.base import Tracker, Trackers
 from trainer.tracking.defaults import trackers as default_trackers
 from trainer.update import Clip, Precision, Update
@@ -61,9 +61,6 @@ class Trainer:
         world: device and threads.
         limit: the most batches of an epoch and of an evaluation, for a quick look.
         config, lines: what a composed run adds to its records and to the plan that is shown.
-
-    Raises:
-        ConfigError, DataError: the parts do not fit each other; nothing was trained.
     """
 
     def __init__(
@@ -105,13 +102,15 @@ class Trainer:
         self.folder = folder if isinstance(folder, RunFolder) or folder is None else RunFolder(folder)
         self.config, self.lines = config or {}, lines or {}
 
-        self.loader = self._loader(self.data.train, batch_size, accumulate=accumulate, limit=limit)
+        shared = {"seed": seed, "device": self.device, "limit": limit}
+        self.loader = loader_of(self.data, "train", batch_size, accumulate=accumulate, **shared)
+        val_loader = loader_of(self.data, "val", batch_size, **shared) if self.data.val is not None else None
         self.steps_per_epoch = self.loader.steps_per_epoch
         self.steps = epochs * self.steps_per_epoch
-        length = self.steps_per_epoch, self.steps
-        self.evaluate_every = Every(Duration.parse(evaluate_every, "evaluate_every"), *length)
-        self.log_every = Every(Duration.parse(log_every, "log_every"), *length)
-        self.checkpoint_every = Every(Duration.parse(checkpoint_every, "checkpoint_every"), *length)
+        every = functools.partial(Every, steps_per_epoch=self.steps_per_epoch, total_steps=self.steps)
+        self.evaluate_every = every(Duration.parse(evaluate_every, "evaluate_every"))
+        self.log_every = every(Duration.parse(log_every, "log_every"))
+        self.checkpoint_every = every(Duration.parse(checkpoint_every, "checkpoint_every"))
 
         # Policy: whatever can change the course of a run is a part, called on a written line below.
         self.update = Update(optimizer, clip or Clip(), precision or Precision(), self.device)
@@ -125,10 +124,10 @@ class Trainer:
         self.checkpoints = checkpoints or Checkpoints()
         if self.folder is not None:
             self.checkpoints.attach(self.folder.checkpoints)
-        self.evaluator = Evaluator(task, self.data, self._val_loader(batch_size, limit), self.update.precision, self.world)
+        self.evaluator = Evaluator(task, self.data, val_loader, self.update.precision, self.world)
 
         # Observation: told, and never asked.
-        self.hooks = dict(hooks or {})
+        self.hooks = Hooks(hooks or {})
         self.trackers = Trackers(default_trackers(self.folder) if trackers is None else trackers)
 
         self.parts: dict[str, Stateful] = {
@@ -143,14 +142,14 @@ class Trainer:
             "clock": self.clock,
             "data": self.data,
             **self.trackers.parts(),
-            **{f"hook:{name}": hook for name, hook in self.hooks.items() if isinstance(hook, Stateful)},
+            **self.hooks.parts(),
             "rng": Rng(),
         }
         self.signals = Signals()
         self.state: RunState = "running"
         self.reason = ""  # why training is over, once it is
         self._saved = -1  # the step of the newest checkpoint
-        self._rates = self.schedule.lrs
+        self._rates = self.schedule.rates
         if resume != "never":
             self.resume(must=resume == "must")
         elif self.checkpoints.names():
@@ -172,16 +171,14 @@ class Trainer:
         self.clock.start()
         self.trackers.start(plan(self))
         try:
-            for hook in self.hooks.values():
-                hook.on_fit_start(self)
+            self.hooks.on_fit_start(self)
             with self.signals:
                 self.decide()
                 while self.state == "running":
                     self.train_epoch()
             self.checkpoints.close()
             outcome = self.outcome()
-            for hook in self.hooks.values():
-                hook.on_fit_end(self, outcome)
+            self.hooks.on_fit_end(self, outcome)
         except BaseException as error:
             self._fail(error)
             raise
@@ -214,7 +211,7 @@ class Trainer:
                 loss = self.task.loss(self.model, batch)
             self.update.backward(loss if size == samples else loss * (size / samples))
             self.history.add_loss(loss.detach(), size)
-        self._rates = self.schedule.lrs
+        self._rates = self.schedule.rates
         self.history.add_norm(self.update.step())
         self.schedule.on_step()
         self.ema.update()
@@ -247,8 +244,7 @@ class Trainer:
             self.trackers.panels(self.progress.step, evaluation.panels)
             self.hand_on()
             self.trackers.evaluated(row, improved)
-            for hook in self.hooks.values():
-                hook.on_evaluation(self, evaluation)
+            self.hooks.on_evaluation(self, evaluation)
         if self._due(self.checkpoint_every, epoch_ended) or improved or self.state != "running":
             self.save(best=improved)
 
@@ -266,19 +262,13 @@ class Trainer:
         with self.ema.applied():
             return self.evaluator(self.model)
 
-    def first_batch(self, dataset: Dataset[Any]) -> Batch:
-        """The first two samples of a dataset as a batch on the device."""
-        return next(iter(self._loader(dataset, 2, shuffle=False, workers=0).batches()))
-
     # ---------------------------------------------------------------------------------------------------- history
 
     def note(self) -> Row:
         """The row of this step. Rows are handed on several at once, so that this waits for no device."""
         if self.history.due(self.progress.step):
             self.hand_on()
-        groups = self.update.optimizer.param_groups
-        names = ["lr"] if len(groups) == 1 else [f"lr/{group.get('name', n)}" for n, group in enumerate(groups)]
-        return self.history.row(self.progress, self.clock.seconds, dict(zip(names, self._rates, strict=True)))
+        return self.history.row(self.progress, self.clock.seconds, self._rates)
 
     def hand_on(self) -> None:
         """Gives the rows to hooks and trackers.
@@ -287,9 +277,8 @@ class Trainer:
             DivergedError: a loss or a gradient norm among them is not finite.
         """
         rows = self.history.take()
-        for hook in self.hooks.values():
-            for row in rows:
-                hook.on_log(self, row)
+        for row in rows:
+            self.hooks.on_log(self, row)
         self.trackers.rows(rows)
         check(rows)
 
@@ -315,8 +304,7 @@ class Trainer:
             "torch": torch.__version__,
         }
         self.checkpoints.save(self.progress.step, weights, state, facts, best)
-        for hook in self.hooks.values():
-            hook.on_save(self, self.folder.checkpoints / step_name(self.progress.step))
+        self.hooks.on_save(self, self.folder.checkpoints / step_name(self.progress.step))
 
     def resume(self, must: bool = False) -> bool:
         """Puts the newest whole checkpoint back; returns whether there was one.
@@ -333,7 +321,7 @@ class Trainer:
             return False
         restore(self.parts, found.state if "model" in found.state else {"model": found.weights, **found.state})
         self._saved = self.progress.step
-        self._rates = self.schedule.lrs
+        self._rates = self.schedule.rates
         return True
 
     # -------------------------------------------------------------------------------------------------- accounts
@@ -357,23 +345,11 @@ class Trainer:
         if isinstance(error, DivergedError):
             kept = self.checkpoints.names()
             good = f"the last good checkpoint is {self.checkpoints.folder}/{kept[-1]}" if kept else "none was saved yet"
-            error.args = (
-                f"{error} at or before step {self.progress.step + 1} (epoch {self.progress.epoch + 1}); {good}.\n"
-                "Lower optimizer.lr, set clip=norm, or look at precision and the data.",
-            )
+            where = f"at or before step {self.progress.step + 1} (epoch {self.progress.epoch + 1})"
+            error.args = (f"{error} {where}; {good}.\nLower optimizer.lr, set clip=norm, or look at the data.",)
         self.state, self.reason = "failed", str(error) or type(error).__name__
-        for hook in self.hooks.values():
-            hook.on_exception(self, error)
+        self.hooks.on_exception(self, error)
         self.trackers.finish(self.outcome(getattr(error, "exit_code", 1)))
 
     def _due(self, every: Every, epoch_ended: bool = False) -> bool:
         return every.due(self.progress.step, self.progress.epoch, epoch_ended, self.clock.seconds)
-
-    def _loader(self, dataset: Dataset[Any], batch_size: int, **options: Any) -> Loader:
-        options = {"workers": self.data.num_workers, "collate": self.data.collate, **options}
-        return Loader(dataset, batch_size, seed=self.seed, device=self.device, **options)
-
-    def _val_loader(self, batch_size: int, limit: int | None) -> Loader | None:
-        if self.data.val is None:
-            return None
-        return self._loader(self.data.val, batch_size, shuffle=False, limit=limit, what="validation")

@@ -104,7 +104,7 @@ def direction(monitor: str, mode: str, measures: Mapping[str, Mode]) -> Mode:
         return mode  # type: ignore[return-value]
     name = monitor.partition("/")[2]
     if name not in measures:
-        raise ConfigError(f"early_stopping.mode: the task does not say whether more {monitor} is better; use min or max")
+        raise ConfigError(f"early_stopping.mode: the task does not say if more {monitor} is better; use min or max")
     return measures[name]
 
 

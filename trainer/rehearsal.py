@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
+from trainer.data.loader import Batch, loader_of
 from trainer.errors import ConfigError
 from trainer.monitor import check_monitor
 from trainer.tracking.base import Plan
@@ -27,10 +28,10 @@ def rehearse(trainer: Trainer) -> None:
     model.eval()  # so that batch norm's statistics stay as they are
     try:
         with trainer.update.precision.autocast(trainer.device):
-            batch = trainer.first_batch(data.train)
+            batch = _first_batch(trainer, "train")
             task.loss(model, batch)
             if data.val is not None:
-                batch = trainer.first_batch(data.val)
+                batch = _first_batch(trainer, "val")
                 found = task.summarise(task.judge(model, batch))
     except (RuntimeError, ValueError, TypeError, IndexError, KeyError, AttributeError) as error:
         first = (str(error).splitlines() or [""])[0] or type(error).__name__
@@ -40,6 +41,12 @@ def rehearse(trainer: Trainer) -> None:
         model.train()
     if data.val is not None:
         check_monitor(trainer.best.monitor, sorted(f"val/{name}" for name in {*found, *task.measures}))
+
+
+def _first_batch(trainer: Trainer, which: Literal["train", "val"]) -> Batch:
+    """Two samples of a set, on the device."""
+    options = {"seed": trainer.seed, "device": trainer.device, "shuffle": False, "workers": 0}
+    return next(iter(loader_of(trainer.data, which, 2, **options).batches()))
 
 
 def plan(trainer: Trainer) -> Plan:

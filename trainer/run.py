@@ -29,8 +29,8 @@ log = logging.getLogger("trainer")
 
 Resume = Literal["never", "auto", "must"]
 
-FREE = ("epochs", "evaluate_every", "log_every", "checkpoint_every", "resume", "resume_changes", "name", "runs", "wandb",
-        "checkpoint", "hooks", "early_stopping.patience", "early_stopping.min_delta", "data.num_workers",
+FREE = ("epochs", "evaluate_every", "log_every", "checkpoint_every", "resume", "resume_changes", "name", "runs",
+        "wandb", "checkpoint", "hooks", "early_stopping.patience", "early_stopping.min_delta", "data.num_workers",
         "data.root")  # fmt: skip
 """Keys that may differ when a run goes on: they change neither the model nor the order of the data."""
 
@@ -57,7 +57,7 @@ def place(cfg: DictConfig, choices: Mapping[str, Any]) -> Place:
     Raises:
         ConfigError: nothing can be written there. CheckpointError: `must`, and there is no such run.
     """
-    root, resume = Path(cfg.runs), cfg.resume or "never"
+    root, resume = Path(cfg.runs), resume_word(cfg.resume, "never")
     if resume == "never":
         name = cfg.name or f"{experiment_of(choices)}-{time.strftime('%Y%m%d-%H%M%S')}"
         if cfg.name and (root / name / "config.yaml").exists():
@@ -71,6 +71,11 @@ def place(cfg: DictConfig, choices: Mapping[str, Any]) -> Place:
         fresh = RunFolder(root / cfg.name) if cfg.name else claim(root, f"{experiment_of(choices)}-{digest}")
         return Place(fresh, "auto", None, choices)
     return Place(found, resume, None, choices)
+
+
+def resume_word(word: Any, default: Resume) -> Resume:
+    """`never`, `auto` or `must`, as a config without problems says it."""
+    return {"never": "never", "auto": "auto", "must": "must"}.get(word, default)  # type: ignore[return-value]
 
 
 def find(root: Path, digest: str) -> RunFolder | None:
@@ -157,7 +162,8 @@ def refuse_changes(cfg: DictConfig, folder: RunFolder) -> None:
 
 def _extended(cfg: DictConfig, status: Mapping[str, Any]) -> bool:
     """Whether a finished run has more to do: it ended because its epochs were done, and now there are more."""
-    return bool(cfg.epochs > (status.get("result") or {}).get("epoch", 0) and "epochs done" in status["result"]["reason"])
+    result = status.get("result") or {}
+    return bool(cfg.epochs > result.get("epoch", 0) and "epochs done" in result.get("reason", ""))
 
 
 def stored_outcome(status: Mapping[str, Any]) -> Outcome:

@@ -53,6 +53,13 @@ class Schedule:
         """The learning rate of each parameter group, for the update that comes next."""
         return [float(group["lr"]) for group in self.groups]
 
+    @property
+    def rates(self) -> dict[str, float]:
+        """The same by the name that they are logged under: `lr`, or `lr/<group>` where there are several groups."""
+        if len(self.groups) == 1:
+            return {"lr": float(self.groups[0]["lr"])}
+        return {f"lr/{group.get('name', n)}": float(group["lr"]) for n, group in enumerate(self.groups)}
+
     def on_step(self) -> None:
         self.step += 1
         if self.step <= self.warmup_steps:
@@ -139,7 +146,9 @@ def cosine(optimizer: Optimizer, total_steps: int, min_lr: float = 0.0) -> Sched
     """Half a cosine down to `min_lr` over the run (Loshchilov & Hutter 2017, arXiv:1608.03983)."""
     _not_negative("min_lr", min_lr)
     floors = [min_lr / group["lr"] if group["lr"] else 0.0 for group in optimizer.param_groups]
-    shapes = [functools.partial(_half_cosine, total=total_steps, floor=floor) for floor in floors]
+    shapes: list[Callable[[int], float]] = [
+        functools.partial(_half_cosine, total=total_steps, floor=floor) for floor in floors
+    ]
     return Schedule(lr_scheduler.LambdaLR(optimizer, shapes), "step")
 
 

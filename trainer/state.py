@@ -105,11 +105,16 @@ class Rng:
     """The states of the main generators (torch CPU and CUDA, numpy, Python) as one part of a run."""
 
     def state_dict(self) -> State:
-        name, keys, *rest = np.random.get_state(legacy=True)
+        numpy: Any = np.random.get_state(legacy=False)
         return {
             "torch": torch.get_rng_state(),
-            "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else [],
-            "numpy": [str(name), torch.from_numpy(keys.astype(np.int64)), *(x if i < 2 else float(x) for i, x in enumerate(rest))],
+            "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+            "numpy": {
+                "keys": torch.from_numpy(numpy["state"]["key"].astype(np.int64)),
+                "position": int(numpy["state"]["pos"]),
+                "has_gauss": int(numpy["has_gauss"]),
+                "gauss": float(numpy["gauss"]),
+            },
             "python": random.getstate(),
         }
 
@@ -117,6 +122,7 @@ class Rng:
         torch.set_rng_state(state["torch"])
         if state["cuda"] and torch.cuda.device_count() == len(state["cuda"]):
             torch.cuda.set_rng_state_all(state["cuda"])
-        name, keys, *rest = state["numpy"]
-        np.random.set_state((name, keys.numpy().astype(np.uint32), *rest))
+        numpy = state["numpy"]
+        keys = numpy["keys"].numpy().astype(np.uint32)
+        np.random.set_state(("MT19937", keys, numpy["position"], numpy["has_gauss"], numpy["gauss"]))
         random.setstate(state["python"])

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from trainer import _hydra, config
 from trainer.errors import TrainerError
 from trainer.folder import RunFolder
-from trainer.run import Place, Resume, experiment_of, run
+from trainer.run import Place, experiment_of, resume_word, run
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -26,16 +26,13 @@ def job_place(cfg: DictConfig, overrides: Sequence[str], choices: Mapping[str, A
     The digest alone decides: a folder of the same digest is used even if its readable part differs.
     """
     root = Path(cfg.runs) / (cfg.name or f"{experiment_of(choices)}-sweep")
-    digest, resume = config.digest(cfg), cfg.resume or "auto"
+    digest = config.digest(cfg)
     ignored = ("name=", "runs=", "resume=", "wandb.", "hydra", "experiment=")
     words = [word for word in overrides if not word.lstrip("+~").startswith(ignored)]
     readable = re.sub(r"[^A-Za-z0-9_.=,+-]+", "_", ",".join(words))[:80].strip("_,.") or "job"
     same = sorted(root.glob(f"*-{digest}"))
-    return Place(RunFolder(same[0] if same else root / f"{readable}-{digest}"), _resume(resume), root, choices)
-
-
-def _resume(word: str) -> Resume:
-    return "never" if word == "never" else "must" if word == "must" else "auto"
+    folder = RunFolder(same[0] if same else root / f"{readable}-{digest}")
+    return Place(folder, resume_word(cfg.resume, "auto"), root, choices)
 
 
 class Job:

@@ -89,7 +89,7 @@ class Update:
         """
         if self.looks:
             finite("train/loss", loss.item())
-        (self.scaler.scale(loss) if self._scaled else loss).backward()
+        (self.scaler.scale(loss) if self._scaled else loss).backward()  # type: ignore[no-untyped-call]
 
     def step(self) -> torch.Tensor:
         """Clips, updates the weights, clears the gradients; returns the norm before clipping, a scalar tensor.
@@ -102,7 +102,7 @@ class Update:
         gradients = [p.grad for p in self.parameters if p.grad is not None]
         if not gradients:
             raise ConfigError("model: no parameter got a gradient; does the loss depend on the model's output?")
-        norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
+        norm: torch.Tensor = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
         if self.looks:
             finite("train/grad_norm", norm.item())
         self.clip(gradients, norm)
@@ -115,8 +115,8 @@ class Update:
             parameter.grad = None
         return norm
 
-    # The optimizer and the scaler are parts of a run by themselves, under their own names.
     def parts(self) -> dict[str, Any]:
+        """Optimizer and scaler: parts of a run by themselves, under their own names."""
         return {"optimizer": _Optimizer(self.optimizer), "scaler": self.scaler}
 
 

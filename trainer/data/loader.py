@@ -5,13 +5,13 @@ from __future__ import annotations
 import itertools
 import signal
 from collections.abc import Callable, Iterator
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import torch
 from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
-from trainer.data.base import BatchSource
-from trainer.errors import DataError
+from trainer.data.base import BatchSource, Data
+from trainer.errors import ConfigError, DataError
 from trainer.state import ORDER, SAMPLE, mix, seed_generators
 
 Batch = Any  # whatever the dataset's samples collate to; its first tensor has the samples along dimension 0
@@ -52,6 +52,8 @@ class Loader:
     ) -> None:
         if isinstance(dataset, IterableDataset) or not hasattr(dataset, "__len__"):
             raise DataError(f"data: the {what} set has no length; give a map-style dataset (__len__ and __getitem__)")
+        if batch_size < 1 or accumulate < 1:
+            raise ConfigError(f"batch_size: {batch_size} and accumulate: {accumulate} must be at least 1")
         if len(dataset) == 0:
             raise DataError(f"data: the {what} set is empty")
         self.dataset, self.batch_size, self.accumulate = dataset, batch_size, accumulate
@@ -107,6 +109,15 @@ class Loader:
         return cuts[: self.limit + 1] if self.limit else cuts
 
 
+def loader_of(data: Data, which: Literal["train", "val"], batch_size: int, **options: Any) -> Loader:
+    """The loader of the training set, in a new order each epoch, or of the validation set, in its own."""
+    dataset, train = (data.train, True) if which == "train" else (data.val, False)
+    assert dataset is not None
+    what = "training" if train else "validation"
+    options = {"workers": data.num_workers, "collate": data.collate, "shuffle": train, "what": what, **options}
+    return Loader(dataset, batch_size, **options)
+
+
 def samples_of(batch: Batch) -> int:
     """How many samples a batch holds: the first dimension of the first tensor in it."""
     tensor = batch
@@ -159,7 +170,7 @@ class _Workers:
         self.plan: list[list[tuple[int, int]]] = []
         self.loader = DataLoader(
             _Seeded(dataset, seed),
-            batch_sampler=self,  # type: ignore[arg-type]
+            batch_sampler=self,
             num_workers=workers,
             persistent_workers=workers > 0,
             pin_memory=pin,

@@ -16,5 +16,5 @@ def trainable(model: nn.Module) -> list[tuple[str, torch.nn.Parameter]]:
     """
     found = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
     if not found:
-        raise ConfigError(f"model: {type(model).__name__} has no parameter that requires a gradient; nothing can be trained")
+        raise ConfigError(f"model: {type(model).__name__} has no parameter that requires a gradient")
     return found

@@ -57,7 +57,8 @@ def rows(entries: Sequence[Entry]) -> tuple[list[str], list[list[str]]]:
     """The head and the lines of the table, the best run first."""
     keys = sorted({key for entry in entries for key in entry.config if key.split(".")[0] not in COMMON})
     varying = [key for key in keys if len({str(entry.config.get(key)) for entry in entries}) > 1]
-    metrics = list(dict.fromkeys(key for e in entries for key in e.best if key.startswith("val/") and "iou/" not in key))
+    measured = dict.fromkeys(key for entry in entries for key in entry.best if key.startswith("val/"))
+    metrics = [key for key in measured if "iou/" not in key]
     monitor = next((e.status["monitor"] for e in entries if e.status.get("monitor")), "")
     metrics.sort(key=lambda name: name != monitor)
     sign = -1 if any(e.status.get("mode") == "max" for e in entries) else 1
@@ -69,18 +70,22 @@ def rows(entries: Sequence[Entry]) -> tuple[list[str], list[list[str]]]:
             str(entry.status.get("state", "?")),
             str(entry.best.get("epoch", "")),
             *(f"{entry.best[name]:.4f}" if name in entry.best else "" for name in metrics),
-            *(str(entry.config.get(key, "")).rpartition("." if key.endswith("_target_") else "\0")[2] for key in varying),
+            *(_cell(key, entry.config.get(key, "")) for key in varying),
         ]
         for entry in ordered
     ]
     return head, lines
 
 
+def _cell(key: str, value: Any) -> str:
+    return str(value).rpartition(".")[2] if key.endswith("_target_") else str(value)
+
+
 def as_text(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
     """Aligned columns."""
     widths = [max(len(line[n]) for line in (head, *lines)) for n in range(len(head))]
-    shown = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in (head, *lines)]
-    return "\n".join(shown)
+    padded = ([cell.ljust(width) for cell, width in zip(line, widths, strict=True)] for line in (head, *lines))
+    return "\n".join("  ".join(cells).rstrip() for cells in padded)
 
 
 def as_csv(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
