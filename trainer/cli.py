@@ -116,6 +116,7 @@ def _sweep(words: list[str], overrides: list[str]) -> int:
 
 def _report(outcome: Outcome, at: Place) -> int:
     """The last lines of a run: the commands that one would type next."""
+    from trainer.folder import RunFolder
     from trainer.tracking.shipper import sync_command
 
     if outcome.reason.startswith("already finished"):
@@ -126,8 +127,9 @@ def _report(outcome: Outcome, at: Place) -> int:
     if outcome.state == "interrupted":
         lines.append(f"  resume    trainer resume={folder}")
     else:
-        lines.append(f"  compare   trainer-compare {at.folder.path.parent}")
-        lines.append(f"  longer    trainer resume={folder} epochs={2 * max(outcome.epoch, 1)}")
+        lines.append(f"  compare   trainer-compare {RunFolder(at.folder.path.parent)}")
+        if "epochs done" in outcome.reason:
+            lines.append(f"  longer    trainer resume={folder} epochs={2 * outcome.epoch}")
     if command := sync_command(at.folder):
         lines.append(f"  send      {command}")
     print("\n".join(["", "next", *lines]))

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
-SIZE, LEFT, TOP, RIGHT, BOTTOM = (900, 400), 90, 34, 24, 56
+SIZE, LEFT, TOP, RIGHT, BOTTOM = (1800, 800), 180, 68, 48, 112  # drawn twice as large, which makes smooth lines
 INK, FAINT, LINES = "#222222", "#dddddd", ("#1f6feb", "#d4602a", "#2a9d55", "#8250df", "#b8860b", "#c2337a")
 
 
@@ -19,7 +19,7 @@ def draw(path: Path, curves: Sequence[Sequence[float]], steps_per_epoch: int) ->
         path: the file. curves: for each group the rate of each update. steps_per_epoch: for the second axis.
     """
     image = Image.new("RGB", SIZE, "white")
-    canvas, font = ImageDraw.Draw(image), ImageFont.load_default(14)
+    canvas, font = ImageDraw.Draw(image), ImageFont.load_default(28)
     steps, top = len(curves[0]), max(max(curve) for curve in curves) or 1.0
     width, height = SIZE[0] - LEFT - RIGHT, SIZE[1] - TOP - BOTTOM
 
@@ -28,16 +28,16 @@ def draw(path: Path, curves: Sequence[Sequence[float]], steps_per_epoch: int) ->
 
     for n in range(5):
         x, y = at((steps - 1) * n / 4, 0)[0], at(0, top * n / 4)[1]
-        canvas.line([(x, TOP), (x, TOP + height)], fill=FAINT)
-        canvas.line([(LEFT, y), (LEFT + width, y)], fill=FAINT)
-        canvas.text((LEFT - 8, y), f"{top * n / 4:.3g}", fill=INK, font=font, anchor="rm")
+        canvas.line([(x, TOP), (x, TOP + height)], fill=FAINT, width=2)
+        canvas.line([(LEFT, y), (LEFT + width, y)], fill=FAINT, width=2)
+        canvas.text((LEFT - 16, y), f"{top * n / 4:.3g}", fill=INK, font=font, anchor="rm")
         step = round((steps - 1) * n / 4) + 1
-        canvas.text((x, TOP + height + 8), f"{step}", fill=INK, font=font, anchor="mt" if n < 4 else "rt")
-    canvas.text((LEFT, 8), "learning rate", fill=INK, font=font)
+        canvas.text((x, TOP + height + 16), f"{step}", fill=INK, font=font, anchor="mt" if n < 4 else "rt")
+    canvas.text((LEFT, 16), "learning rate", fill=INK, font=font)
     epochs = f"step (of {steps}; an epoch is {steps_per_epoch})"
-    canvas.text((LEFT + width / 2, SIZE[1] - 10), epochs, fill=INK, font=font, anchor="mb")
+    canvas.text((LEFT + width / 2, SIZE[1] - 20), epochs, fill=INK, font=font, anchor="mb")
     for curve, color in zip(curves, LINES * len(curves), strict=False):
         shown = sorted({round(i * (steps - 1) / 3000) for i in range(3001)})
-        canvas.line([at(i, curve[i]) for i in shown] * (2 if steps == 1 else 1), fill=color, width=3, joint="curve")
+        canvas.line([at(i, curve[i]) for i in shown] * (2 if steps == 1 else 1), fill=color, width=5, joint="curve")
     with contextlib.suppress(OSError):
-        image.save(path)
+        image.resize((SIZE[0] // 2, SIZE[1] // 2), Image.Resampling.LANCZOS).save(path)

@@ -21,8 +21,9 @@ class World:
 
     Args:
         device: `auto` (CUDA, then Apple's MPS, then the CPU) or any name that `torch.device` takes.
-        threads: CPU threads of an operation. The number changes the bits of a result, so it is stored with the run;
-            `auto` takes what torch would.
+        threads: CPU threads of an operation. `auto` is half of the processors that this process may use: on most
+            machines these are the physical cores, and the rest is left to loader workers and wandb. The number
+            changes the bits of a result, so it is stored with the run.
 
     Raises:
         ConfigError: the device is not on this machine, or the number of threads is not positive.
@@ -35,7 +36,7 @@ class World:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "device", _find_device(self.device))
-        threads = torch.get_num_threads() if self.threads == "auto" else self.threads
+        threads = max(1, _processors() // 2) if self.threads == "auto" else self.threads
         if not isinstance(threads, int) or isinstance(threads, bool) or not 1 <= threads <= 1024:
             raise ConfigError(f"world.threads: {self.threads!r} is not a number of threads; use auto or 1 to 1024")
         object.__setattr__(self, "threads", threads)
@@ -63,8 +64,12 @@ class World:
         if self.device.type == "cuda":
             return f"{torch.cuda.get_device_name(self.device)} ({self.device})"
         if self.device.type == "cpu":
-            return f"cpu, {self.threads} thread{'s' if self.threads > 1 else ''} of {os.cpu_count()}"
+            return f"cpu, {self.threads} thread{'s' if self.threads > 1 else ''} of {_processors()}"
         return str(self.device)
+
+
+def _processors() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _find_device(name: Any) -> torch.device:

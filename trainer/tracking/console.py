@@ -7,7 +7,6 @@ import logging
 import math
 import os
 import sys
-import time
 from collections.abc import Iterator, Sequence
 from typing import Any, TextIO
 
@@ -165,7 +164,6 @@ class _Screen:
         self._given = stream
         self._bar: _Bar | None = None
         self._lost = False
-        self._drawn = 0.0
 
     @property
     def stream(self) -> TextIO | None:
@@ -188,12 +186,12 @@ class _Screen:
         with self._guarded(stream):
             if stream.isatty():
                 self._bar = _Bar(total=steps, initial=start, file=stream, leave=False, dynamic_ncols=True)
+                self._bar.mininterval = _REFRESH
 
     def move_bar(self, row: Row) -> None:
-        stream, bar, now = self.stream, self._bar, time.monotonic()
-        if stream is None or bar is None or now - self._drawn < _REFRESH:
+        stream, bar = self.stream, self._bar
+        if stream is None or bar is None:
             return
-        self._drawn = now
         with self._guarded(stream):
             shown = {"loss": row.get("train/loss"), "lr": row.get("lr")}
             bar.set_postfix_str("  ".join(f"{k} {number(v)}" for k, v in shown.items() if v is not None), refresh=False)

@@ -22,7 +22,7 @@ def trackers(folder: RunFolder | None, shipper: Shipper | None = None) -> list[T
     if folder is None:
         return [Console()]
     shipper = shipper or Shipper(folder, Wandb(), id=wandb_id(folder), name=folder.path.name)
-    return [Journal(folder), Status(folder), Console(), shipper]
+    return [Journal(folder), Status(folder), shipper, Console()]
 
 
 def wandb_id(folder: RunFolder) -> str:

@@ -37,7 +37,7 @@ class Sender:
         self.folder, self.spec, self.box = folder, spec, Mailbox(folder)
         self.sent = self.box.read(Sent) or Sent()
         self.sent.id = self.sent.id or spec.id
-        self._wandb = wandb
+        self._wandb, self._wandb_folder = wandb, Path(spec.dir) / "wandb"
         self._log = Tail(folder.log) if child else None
         self._journal = Tail(folder.metrics)
         self._best = Best(spec.monitor, spec.direction)
@@ -47,6 +47,8 @@ class Sender:
     def open(self) -> None:
         """Starts the run, online if that is wanted and possible."""
         mode = self._mode()
+        if any(path.with_suffix(".wandb.synced").exists() for path in lives(self._wandb_folder, self.sent.id)):
+            self.sent.base = self.sent.step  # somebody has synced an offline attempt
         if mode == "online":
             try:
                 self._open_online()
@@ -60,7 +62,7 @@ class Sender:
         self._run.define_metric("*", step_metric="trainer/step")
         self.sent = replace(self.sent, id=self._run.id, mode=mode, dir=str(self._run.sync_dir), closed=False)
         self.box.write(self.sent)
-        set_aside(Path(self.spec.dir) / "wandb", self._run.id, but=Path(self._run.sync_dir))
+        set_aside(self._wandb_folder, self._run.id, but=Path(self._run.sync_dir))
         offline = f"offline; send it with: {sync_command(self.folder)}"
         self.box.tell("url", self._run.url if mode == "online" else offline)
 
@@ -120,7 +122,7 @@ class Sender:
                     raise
                 self._wandb.teardown()  # a run of somebody else, or of a folder that was removed: it stays as it is
                 self._run = self._init(id=f"{self.sent.id}-{secrets.token_hex(2)}", resume="never")
-            self._after, self.sent.base = 0, 0
+            self.sent.base = 0
             return
         self._after = min(self.spec.start, there)
         try:
@@ -137,17 +139,11 @@ class Sender:
 
     def _open_offline(self) -> None:
         base = self.sent.base
-        if any(
-            path.with_suffix(".wandb.synced").exists() for path in lives(Path(self.spec.dir) / "wandb", self.sent.id)
-        ):
-            base = self.sent.step
         if base is None:
             self._run = self._init(id=self.sent.id, mode="offline")
-            self._after = 0
-        else:
-            self._after = min(base, self.spec.start)
-            self._run = self._init(resume_from=f"{self.sent.id}?_step={self._after}", mode="offline")
-        self.sent.base = None if base is None else self._after
+            return
+        self._after = self.sent.base = min(base, self.spec.start)
+        self._run = self._init(resume_from=f"{self.sent.id}?_step={self._after}", mode="offline")
 
     def _server_step(self) -> int | None:
         """The last step of the run on the server, or None if it does not hold the run."""
@@ -191,7 +187,8 @@ class Sender:
     def _send(self, row: Row) -> None:
         step = row["step"]
         values = {key: math.nan if value is None else value for key, value in row.items() if key != "step"}
-        self._run.log({"trainer/step": step, **values, **self._pictures(step)}, step=step)
+        values = {"trainer/step": step, **values, **self._pictures(step)}
+        self._run.log(values, step=step, commit=True)  # else it is kept back until the next row comes
         self.sent.step = step
 
     def _pictures(self, step: int) -> dict[str, list[Any]]:
@@ -253,9 +250,12 @@ def set_aside(folder: Path, id: str, but: Path) -> None:
 def sync_command(folder: RunFolder) -> str | None:
     """What to type to bring a run to the website; None if it is there, or if wandb never had it."""
     sent = Mailbox(folder).read(Sent)
-    if sent is None or not sent.mode or (sent.mode == "online" and sent.closed):
+    if sent is None or not sent.mode:
         return None
-    return again_command(folder) if sent.mode == "online" else f"wandb sync {shlex.quote(_short(Path(sent.dir)))}"
+    if sent.mode == "online":
+        return None if sent.closed else again_command(folder)
+    synced = any(Path(sent.dir).glob("*.wandb.synced"))
+    return None if synced else f"wandb sync {shlex.quote(_short(Path(sent.dir)))}"
 
 
 def again_command(folder: RunFolder) -> str:
