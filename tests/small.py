@@ -19,6 +19,7 @@ from trainer.records import Outcome, Panel, Row
 from trainer.schedules import Schedule
 from trainer.tasks import Task
 from trainer.tracking.base import Plan, Tracker
+from trainer.world import World
 
 
 def points(count: int = 11, seed: int = 1) -> TensorDataset:
@@ -118,7 +119,7 @@ def make_trainer(
     built = optimizer(model.parameters())
     trackers = changes.pop("trackers", [recorder or Recorder()])
     changes = {"task": Regression(), "data": (points(), points(5, seed=2)), "epochs": 3, "batch_size": 3, **changes}
-    changes = {"log_every": "1steps", **changes}
+    changes = {"log_every": "1steps", "world": World("cpu", threads=1), **changes}
     return Trainer(
         model,
         changes.pop("task"),

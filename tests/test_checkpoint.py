@@ -16,12 +16,11 @@ from typing import Any
 import pytest
 import torch
 
-from tests.small import StopAt, make_trainer, network, newest, points, recorder_of, weights_of
+from tests.small import Scripted, StopAt, make_trainer, newest, points, recorder_of, weights_of
 from trainer.checkpoint import BEST, FORMAT, MANIFEST, STATE, WEIGHTS, Checkpoint, Checkpoints, read, retained
 from trainer.data.base import Data
 from trainer.errors import CheckpointError, SaveError, TrainerError
 from trainer.folder import step_name
-from trainer.monitor import Patience
 
 
 def kept(folder: Path, keep: int = 1) -> Checkpoints:
@@ -327,19 +326,18 @@ def test_what_is_saved_after_a_damaged_newer_checkpoint_was_passed_over_is_kept(
 
 def test_best_names_the_best_row_though_the_run_was_killed_before_the_pointer_moved(tmp_path: Path) -> None:
     """The checkpoint is renamed first and the pointer moved after it; a kill may fall between the two."""
-    options: dict[str, Any] = {"folder": tmp_path, "resume": "auto", "patience": Patience(patience=None)}
-    trainer = make_trainer(task=StopAt(9), model=network(dropout=0.0), **options)
+    task = Scripted([3.0, 2.0, 4.0])
+    trainer = make_trainer(task=task, folder=tmp_path, checkpoints=Checkpoints(keep=9), epochs=2)
+    task.trainer = trainer
     trainer.fit()
-    best = trainer.best.row["step"]
-    assert best == 8, "the second epoch is better than the first"
-    shutil.copytree(tmp_path / "checkpoints", tmp_path / "copy")
-    os.remove(tmp_path / "checkpoints" / step_name(9) / MANIFEST)
-    (tmp_path / "checkpoints" / BEST).write_text(step_name(4) + "\n")
-    shutil.copytree(tmp_path / "checkpoints" / step_name(8), tmp_path / "checkpoints" / step_name(4))
-    again = make_trainer(model=network(dropout=0.0), epochs=2, **{**options, "resume": "must"})
-    again.fit()
-    assert again.best.row["step"] == best
-    assert again.checkpoints.best_name() == step_name(best)
+    assert trainer.best.row["step"] == 8
+    (tmp_path / "checkpoints" / BEST).write_text(step_name(4) + "\n")  # as that kill leaves it
+    task = Scripted([3.0, 2.0, 4.0])
+    trainer = make_trainer(task=task, folder=tmp_path, checkpoints=Checkpoints(keep=9), resume="must")
+    task.trainer = trainer
+    outcome = trainer.fit()
+    assert outcome.best["step"] == 8
+    assert trainer.checkpoints.best_name() == step_name(8)
 
 
 @pytest.mark.parametrize("damage", ["weights flipped", "manifest garbage", "state gone"])

@@ -24,8 +24,8 @@ EXPERIMENTS = [name for name in _hydra.options("experiment") if name != "none"]
 NEEDS_ROOT = ("image_folder", "image_mask_folder")
 
 # Files that are there to differ from the defaults of their target.
-VARIANTS = ("model/unet_small", "clip/norm", "clip/value", "ema/ema", "early_stopping/none", "precision/bfloat16", "precision/float16",
-            "warmup/none", "wandb/none", "debug/quick")  # fmt: skip
+VARIANTS = ("model/unet_small", "clip/norm", "clip/value", "ema/ema", "early_stopping/none", "precision/bfloat16",
+            "precision/float16", "warmup/none", "wandb/none", "debug/quick")  # fmt: skip
 
 
 def words(group: str, name: str) -> list[str]:

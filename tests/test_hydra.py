@@ -272,6 +272,7 @@ def test_a_value_that_must_be_given_is_not_passed_on() -> None:
         ("things.Net.widht", "things.Net has no widht"),
         ("needs_einops.Net", "needs_einops.Net cannot be imported: No module named 'einops_x' (needs_einops.py:3)"),
         ("broken.Net", "model: broken.Net cannot be imported: NameError: name 'nope' is not defined (broken.py:2)"),
+        ("wraps.Net", "model: wraps.Net cannot be imported: No module named 'einops_x' (wraps.py:2)"),
         ("syntax.Net", "model: syntax.Net cannot be imported: invalid syntax (syntax.py:2)"),
         ("exits.Net", "model: exits.Net cannot be imported: SystemExit: 3 (exits.py:1)"),
         ("math.pi", "model._target_: math.pi is a float, and a class or function is needed"),
@@ -283,6 +284,7 @@ def test_a_target_that_cannot_be_found_is_told_with_the_innermost_cause(target: 
     module("things", TARGETS)
     module("needs_einops", "import torch\n\nimport einops_x\n")
     module("broken", "\nnope\n")
+    module("wraps", "try:\n    import einops_x\nexcept ImportError as e:\n    raise RuntimeError('sorry') from e\n")
     module("syntax", "\nclass Net(:\n")
     module("exits", "raise SystemExit(3)\n")
     with pytest.raises(ConfigError) as told:

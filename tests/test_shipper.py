@@ -24,7 +24,7 @@ from PIL import Image
 from trainer.folder import RunFolder
 from trainer.records import Outcome
 from trainer.tracking.base import Plan
-from trainer.tracking.mailbox import Mailbox, Sent, Tail
+from trainer.tracking.mailbox import Mailbox, Sent, Spec, Tail
 from trainer.tracking.sender import Best
 from trainer.tracking.shipper import Shipper, Wandb, sync_command
 
@@ -181,7 +181,7 @@ def online(
     folder = RunFolder(tmp_path_factory.mktemp("online"))
     said = life(
         folder.path,
-        server.env(WANDB_RUN_ID="other", WANDB_RESUME="allow", WANDB_NAME="other"),
+        server.env(WANDB_RUN_ID="other", WANDB_RESUME="allow", WANDB_JOB_TYPE="other"),
         {**ONLINE, "tags": ["t"]},
     )
     return folder, server.run("r1"), said
@@ -210,6 +210,7 @@ def test_the_config_is_nested_and_the_run_is_called_what_it_was_told(online: tup
     _, run, _ = online
     assert run.config == {"optimizer": {"lr": 0.1}, "seed": 1}
     assert (run.id, run.name, run.group, run.project, run.tags) == ("r1", "run one", "g", "wandb-trainer", ["t"])
+    assert run.job_type == "", "a setting of the environment that was meant for another run"
 
 
 def test_the_summary_holds_the_last_values_and_one_whole_best_row(online: tuple[RunFolder, Run, str]) -> None:
@@ -356,6 +357,20 @@ def test_going_on_offline_gives_one_exact_history_after_one_sync(server: WandbSe
     assert (run.state, run.overwritten) == ("finished", 0)
 
 
+def test_going_on_offline_with_a_run_that_is_online_gives_one_exact_history_after_a_sync(
+    server: WandbServer, tmp_path: Path
+) -> None:
+    folder, project = RunFolder(tmp_path / "r"), {"project": "mixed"}
+    life(folder.path, server.env(), {**ONLINE, **project}, last=12, end="143")
+    life(folder.path, server.env(), {**OFFLINE, **project}, first=9)
+    wandb = Path(sys.executable).with_name("wandb")
+    server.exec([str(wandb), "sync", "--yes", str(folder.wandb)], capture_output=True)
+    (run,) = (run for run in server.runs if run.project == "mixed")
+    assert plain(run.history) == journal_of(folder)
+    assert [row["life"] for row in run.history] == [1] * 8 + [9] * 12
+    assert sync_command(folder) is None
+
+
 # ------------------------------------------------------------------------------------------------ what may go wrong
 
 
@@ -450,6 +465,24 @@ def test_a_run_that_could_not_start_leaves_no_process(tmp_path: Path) -> None:
     shipper.abandon()
     assert shipper._child.wait(20) == 0
     assert not (tmp_path / "wandb").exists()
+
+
+def test_an_attempt_that_wandb_never_saw_is_not_forgotten(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    starts = []
+    for start, seen in ((0, True), (30, True), (20, False), (25, False), (40, True), (50, True)):
+        shipper = Shipper(folder, Wandb(mode="offline"), id="r1", name="r1")
+        shipper._child = subprocess.Popen(["true"])  # no child looks at it
+        shipper._child.wait()
+        shipper._prior = Mailbox(folder).read(Spec)
+        folder.shipper.mkdir(exist_ok=True)
+        shipper.start(Plan(folder, 100, 10, 10, start=start))
+        spec = Mailbox(folder).read(Spec)
+        assert spec is not None
+        starts.append(spec.start)
+        if seen:
+            Mailbox(folder).write(Sent(attempt=spec.attempt))
+    assert starts == [0, 30, 20, 20, 20, 50]
 
 
 # ------------------------------------------------------------------------------------------------------- small parts

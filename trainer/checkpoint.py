@@ -56,6 +56,7 @@ class Checkpoints:
         self.folder: Path | None = None
         self._writer: threading.Thread | None = None
         self._error: Exception | None = None
+        self._damaged: set[str] = set()  # found so while looking for one to go on from
 
     def attach(self, folder: Path) -> None:
         """Says where to write, and clears what a killed save left there."""
@@ -105,9 +106,10 @@ class Checkpoints:
                     write_whole(folder / BEST, step_name(step) + "\n")
                     _sync(folder)
                 self._error = None
+                self._damaged.discard(step_name(step))
                 self._prune(self.keep)
                 return
-            except (OSError, RuntimeError) as error:  # torch reports a full disk as RuntimeError
+            except Exception as error:  # torch reports a full disk as RuntimeError
                 self._error = error
                 with contextlib.suppress(OSError):
                     for leftover in folder.glob(".tmp-*"):
@@ -119,7 +121,8 @@ class Checkpoints:
     def _prune(self, keep: int) -> None:
         assert self.folder is not None
         names = self.names()
-        for name in set(names) - retained(names, self.best_name(), keep):
+        whole = [name for name in names if name not in self._damaged]  # the others do not count among the newest
+        for name in set(names) - retained(whole, self.best_name(), keep):
             with contextlib.suppress(OSError):
                 _remove(self.folder / name)
 
@@ -138,6 +141,11 @@ class Checkpoints:
             return (self.folder / BEST).read_text(encoding="utf-8").strip() or None
         return None
 
+    def point_best(self, step: int) -> None:
+        """Makes `best` name the checkpoint of that step, where it is kept."""
+        if self.folder is not None and step_name(step) in self.names() and self.best_name() != step_name(step):
+            write_whole(self.folder / BEST, step_name(step) + "\n")
+
     def newest(self) -> Checkpoint | None:
         """The newest checkpoint that is whole, or None where there is none at all.
 
@@ -145,15 +153,19 @@ class Checkpoints:
             CheckpointError: there are checkpoints, and each one is damaged.
         """
         assert self.folder is not None
-        damaged = []
+        reasons: list[str] = []
         for name in reversed(self.names()):
             try:
-                return read(self.folder / name)
+                found = read(self.folder / name)
             except CheckpointError as error:
-                damaged.append(str(error))
-                log.warning("%s; the one before it is used", error)
-        if damaged:
-            raise CheckpointError("no checkpoint can be read:\n  " + "\n  ".join(damaged))
+                self._damaged.add(name)
+                reasons.append(str(error))
+            else:
+                for reason in reasons:
+                    log.warning("%s; the one before it is used", reason)
+                return found
+        if reasons:
+            raise CheckpointError("no checkpoint can be read:\n  " + "\n  ".join(reasons))
         return None
 
     def best(self) -> Checkpoint:
@@ -183,7 +195,8 @@ def read(path: Path) -> Checkpoint:
     """
     try:
         manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
-        for name, facts in manifest["files"].items():
+        for name in (WEIGHTS, STATE):
+            facts = manifest["files"][name]
             size = (path / name).stat().st_size
             if size != facts["bytes"]:
                 raise CheckpointError(f"{path / name}: damaged: it has {size} bytes and should have {facts['bytes']}")
@@ -222,7 +235,7 @@ def _write_folder(parent: Path, name: str, contents: dict[str, Any], facts: dict
         os.fsync(stream.fileno())
     _sync(temporary)
     _remove(parent / name)
-    os.rename(temporary, parent / name)
+    temporary.rename(parent / name)
     _sync(parent)
 
 

@@ -126,7 +126,7 @@ def write_whole(path: Path, text: str) -> None:
     """Writes a small file so that a reader, or a crash, finds the old text or the new one, never a part."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)
+    temporary.replace(path)
 
 
 def _cannot_write(path: Path, error: OSError) -> str:

@@ -37,9 +37,9 @@ Values (with their defaults; an experiment may change them)
 {scalars}
 
 Examples
-  trainer                                              finds coastlines on maps, in about a minute
+  trainer                  finds coastlines in satellite pictures, in about a minute
   trainer experiment=digits optimizer=sgd optimizer.lr=0.05
-  trainer experiment=image_mask_folder data.root=FOLDER      your pictures: imgs/ and masks/
+  trainer experiment=image_mask_folder data.root=FOLDER    your pictures: imgs/ and masks/
   trainer early_stopping.patience=10 clip=norm clip.norm=0.5 wandb.mode=offline
   trainer -m optimizer=sgd,adam,adamw seed=0,1,2 name=optimizers
   trainer model=mine       your own class: conf/model/mine.yaml holding  _target_: my_model.Net

@@ -84,10 +84,10 @@ class History:
         self._rows, self.last = [], state["last"]
 
 
-def check(rows: Sequence[Row]) -> None:
-    """Raises DivergedError where a loss or a gradient norm among the rows is not finite."""
+def check(rows: Sequence[Row], keys: Sequence[str]) -> None:
+    """Raises DivergedError where one of these values is not finite in a row."""
     for row in rows:
-        for key in ("train/loss", "train/grad_norm"):
+        for key in keys:
             finite(key, row.get(key, 0.0))
 
 

@@ -280,7 +280,7 @@ class Trainer:
         for row in rows:
             self.hooks.on_log(self, row)
         self.trackers.rows(rows)
-        check(rows)
+        check(rows, ("train/loss",) if self.update.scaled else ("train/loss", "train/grad_norm"))
 
     # -------------------------------------------------------------------------------------------- save and resume
 
@@ -320,6 +320,7 @@ class Trainer:
                 self.parts["journal"].load_state_dict({"offset": 0})
             return False
         restore(self.parts, found.state if "model" in found.state else {"model": found.weights, **found.state})
+        self.checkpoints.point_best(self.best.row.get("step", -1))  # a kill may have come before the pointer moved
         self._saved = self.progress.step
         self._rates = self.schedule.rates
         return True

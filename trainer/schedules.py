@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import functools
 import math
+import warnings
 from collections.abc import Callable
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch.optim import Optimizer, lr_scheduler
@@ -20,6 +21,9 @@ from trainer.errors import ConfigError
 from trainer.state import State
 
 Unit = Literal["step", "epoch", "value"]
+
+
+_LENGTH = ("total_steps", "_schedule_phases", "T_max", "step_size", "total_iters")  # of torch's schedulers
 
 
 class Schedule:
@@ -36,7 +40,7 @@ class Schedule:
 
     def __init__(self, scheduler: LRScheduler, unit: Unit = "step") -> None:
         self.scheduler, self.unit = scheduler, unit
-        self.groups = scheduler.optimizer.param_groups
+        self._moved = False
         self.warmup_steps, self.start_factor = 0, 1.0
         self.step = 0
         self._peaks = self.lrs  # the learning rates without the warm-up's factor
@@ -47,6 +51,11 @@ class Schedule:
         if steps:
             self._scale()
         return self
+
+    @property
+    def groups(self) -> list[dict[str, Any]]:
+        """The optimizer's parameter groups; it makes new ones when its state is restored."""
+        return self.scheduler.optimizer.param_groups
 
     @property
     def lrs(self) -> list[float]:
@@ -65,7 +74,7 @@ class Schedule:
         if self.step <= self.warmup_steps:
             self._scale()
         elif self.unit == "step":
-            self.scheduler.step()
+            self._advance()
 
     def on_epoch(self) -> None:
         if self.unit == "epoch":
@@ -82,10 +91,19 @@ class Schedule:
         if warming:
             for group, peak in zip(self.groups, self._peaks, strict=True):
                 group["lr"] = peak
-        self.scheduler.step(*value)  # type: ignore[arg-type]
+        self._advance(*value)
         if warming:
             self._peaks = self.lrs
             self._scale()
+
+    def _advance(self, *value: float) -> None:
+        if self._moved:
+            self.scheduler.step(*value)  # type: ignore[arg-type]
+            return
+        with warnings.catch_warnings():  # torch wants an update before it, which a scaler may have left out
+            warnings.filterwarnings("ignore", message="Detected call of `lr_scheduler.step")
+            self.scheduler.step(*value)  # type: ignore[arg-type]
+        self._moved = True
 
     def _scale(self) -> None:
         share = self.step / self.warmup_steps
@@ -97,7 +115,9 @@ class Schedule:
         return {"scheduler": self.scheduler.state_dict(), "step": self.step, "peaks": list(self._peaks)}
 
     def load_state_dict(self, state: State) -> None:
-        self.scheduler.load_state_dict(state["scheduler"])
+        # The length of the run is not state: a run that is made longer goes on along the longer curve.
+        length = {name: vars(self.scheduler)[name] for name in _LENGTH if name in vars(self.scheduler)}
+        self.scheduler.load_state_dict({**state["scheduler"], **length})
         self.step, self._peaks = state["step"], list(state["peaks"])
 
 

@@ -67,7 +67,7 @@ def _plain_copy(value: Any, where: str) -> Any:
     if isinstance(value, _PLAIN) and type(value).__module__ in ("builtins", "torch"):
         return value
     if isinstance(value, Mapping):
-        return {k: _plain_copy(v, f"{where}.{k}") for k, v in value.items()}
+        return {_plain_copy(k, f"{where}.{k}"): _plain_copy(v, f"{where}.{k}") for k, v in value.items()}
     if type(value) in (list, tuple, set):
         return type(value)(_plain_copy(v, f"{where}[{i}]") for i, v in enumerate(value))
     raise CheckpointError(

@@ -75,10 +75,10 @@ class Update:
     def __init__(self, optimizer: Optimizer, clip: Clip, precision: Precision, device: torch.device) -> None:
         self.optimizer, self.clip, self.precision = optimizer, clip, precision
         self.scaler = precision.scaler(device)
-        self._scaled = self.scaler.is_enabled()
+        self.scaled = self.scaler.is_enabled()
         # A value on the CPU can be looked at for free before it does harm. On a GPU a look waits for the device; there
         # the loop looks at the next row, and a scaler skips bad updates by itself.
-        self.looks = device.type == "cpu" and not self._scaled
+        self.looks = device.type == "cpu" and not self.scaled
         self.parameters = [p for group in optimizer.param_groups for p in group["params"]]
 
     def backward(self, loss: torch.Tensor) -> None:
@@ -89,7 +89,7 @@ class Update:
         """
         if self.looks:
             finite("train/loss", loss.item())
-        (self.scaler.scale(loss) if self._scaled else loss).backward()  # type: ignore[no-untyped-call]
+        (self.scaler.scale(loss) if self.scaled else loss).backward()  # type: ignore[no-untyped-call]
 
     def step(self) -> torch.Tensor:
         """Clips, updates the weights, clears the gradients; returns the norm before clipping, a scalar tensor.
@@ -97,7 +97,7 @@ class Update:
         Raises:
             DivergedError: the norm is not finite (on the CPU); the weights are as before.
         """
-        if self._scaled:
+        if self.scaled:
             self.scaler.unscale_(self.optimizer)
         gradients = [p.grad for p in self.parameters if p.grad is not None]
         if not gradients:
@@ -106,7 +106,7 @@ class Update:
         if self.looks:
             finite("train/grad_norm", norm.item())
         self.clip(gradients, norm)
-        if self._scaled:
+        if self.scaled:
             self.scaler.step(self.optimizer)
             self.scaler.update()
         else:

@@ -62,8 +62,8 @@ class Data:
 
     def plain_facts(self) -> dict[str, Any]:
         """The facts as plain values, kept beside the weights, so that a model can be built where the data is not."""
-        facts = dict(self.facts)
-        if (preprocess := facts.get("preprocess")) is not None:
+        facts = {name: _plain(value) for name, value in self.facts.items() if name != "preprocess"}
+        if (preprocess := self.facts.get("preprocess")) is not None:
             path = f"{type(preprocess).__module__}.{type(preprocess).__qualname__}"
             facts["preprocess"] = {"_target_": path, **preprocess.state_dict()}
         return facts
@@ -93,3 +93,8 @@ class Data:
                 )
         if state["preprocess"]:
             self.facts["preprocess"].load_state_dict(state["preprocess"])
+
+
+def _plain(value: Any) -> Any:
+    """Arrays and tensors as lists, everything else as it is."""
+    return value.tolist() if hasattr(value, "tolist") else value

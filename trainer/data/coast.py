@@ -49,7 +49,7 @@ def coast(
 
     Args:
         bands: `grey` (one channel) or `rgb` (three).
-        tile: side of a tile in pixels, 16 to 512; a pixel is 1/15 of a degree.
+        tile: side of a tile in pixels, 16 to 256; a pixel is 1/15 of a degree.
         augment: flips and quarter turns of the training tiles.
         num_workers: unused, since the tiles are in memory.
         cache_dir: where the decoded tiles are kept; `$XDG_CACHE_HOME/wandb-trainer` or `~/.cache/wandb-trainer`.
@@ -60,8 +60,8 @@ def coast(
     """
     if bands not in ("grey", "rgb"):
         raise ValueError(f"bands: {bands!r} must be grey or rgb")
-    if not 16 <= tile <= 512:
-        raise ValueError(f"tile: {tile} must be from 16 to 512")
+    if not 16 <= tile <= 256:
+        raise ValueError(f"tile: {tile} must be from 16 to 256")
     tiles = _tiles(bands, tile, Path(cache_dir).expanduser() if cache_dir else _cache_folder())
     training, validation = _split(tiles, tile)
     preprocess = Preprocess((tile, tile), *statistics(tiles.images[training[i]] for i in spaced(len(training))))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import signal
+import threading
 from collections.abc import Callable, Iterator
 from typing import Any, Literal, cast
 
@@ -11,7 +12,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
 from trainer.data.base import BatchSource, Data
-from trainer.errors import ConfigError, DataError
+from trainer.errors import DataError
 from trainer.state import ORDER, SAMPLE, mix, seed_generators
 
 Batch = Any  # whatever the dataset's samples collate to; its first tensor has the samples along dimension 0
@@ -52,8 +53,13 @@ class Loader:
     ) -> None:
         if isinstance(dataset, IterableDataset) or not hasattr(dataset, "__len__"):
             raise DataError(f"data: the {what} set has no length; give a map-style dataset (__len__ and __getitem__)")
-        if batch_size < 1 or accumulate < 1:
-            raise ConfigError(f"batch_size: {batch_size} and accumulate: {accumulate} must be at least 1")
+        for name, value in {
+            "batch_size": batch_size,
+            "accumulate": accumulate,
+            "limit": 1 if limit is None else limit,
+        }.items():
+            if value < 1:
+                raise ValueError(f"{name}: {value} must be at least 1")
         if len(dataset) == 0:
             raise DataError(f"data: the {what} set is empty")
         self.dataset, self.batch_size, self.accumulate = dataset, batch_size, accumulate
@@ -119,13 +125,22 @@ def loader_of(data: Data, which: Literal["train", "val"], batch_size: int, **opt
 
 
 def samples_of(batch: Batch) -> int:
-    """How many samples a batch holds: the first dimension of the first tensor in it."""
-    tensor = batch
-    while not isinstance(tensor, torch.Tensor):
-        if not tensor:
-            raise DataError("data: a batch holds no tensor, so its samples cannot be counted")
-        tensor = next(iter(tensor.values())) if isinstance(tensor, dict) else tensor[0]
+    """How many samples a batch holds: the first dimension of the first tensor in it.
+
+    Raises:
+        DataError: there is no tensor with a dimension.
+    """
+    tensor = _first_tensor(batch)
+    if tensor is None:
+        raise DataError("data: a batch holds no tensor with a dimension for its samples, so they cannot be counted")
     return tensor.shape[0]
+
+
+def _first_tensor(batch: Batch) -> torch.Tensor | None:
+    if isinstance(batch, torch.Tensor):
+        return batch if batch.ndim else None
+    inner = batch.values() if isinstance(batch, dict) else batch if isinstance(batch, (list, tuple)) else ()
+    return next((found for item in inner if (found := _first_tensor(item)) is not None), None)
 
 
 def to_device(batch: Batch, device: torch.device) -> Batch:
@@ -163,14 +178,27 @@ class _Tensors:
 # ------------------------------------------------------------------------------------------------ through a DataLoader
 
 
+class _Plan:
+    """The batches of an epoch, as lists of (epoch, index): what a DataLoader takes as batch sampler."""
+
+    def __init__(self) -> None:
+        self.batches: list[list[tuple[int, int]]] = []
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        return iter(self.batches)
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+
 class _Workers:
-    """A DataLoader whose batches are named beforehand, as lists of (epoch, index)."""
+    """A DataLoader that is told its batches."""
 
     def __init__(self, dataset: Dataset[Any], seed: int, workers: int, collate: Any, pin: bool) -> None:
-        self.plan: list[list[tuple[int, int]]] = []
+        self.plan = _Plan()
         self.loader = DataLoader(
             _Seeded(dataset, seed),
-            batch_sampler=self,
+            batch_sampler=self.plan,
             num_workers=workers,
             persistent_workers=workers > 0,
             pin_memory=pin,
@@ -179,16 +207,10 @@ class _Workers:
             generator=torch.Generator(),  # else each epoch would draw from the main generator and shift it
         )
 
-    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        return iter(self.plan)
-
-    def __len__(self) -> int:
-        return len(self.plan)
-
     def load(self, plan: list[torch.Tensor], epoch: int) -> Iterator[Batch]:
-        self.plan = [[(epoch, index) for index in indices.tolist()] for indices in plan]
+        self.plan.batches = [[(epoch, index) for index in indices.tolist()] for indices in plan]
         batches = iter(self.loader)
-        if self.loader.num_workers:
+        if self.loader.num_workers and threading.current_thread() is threading.main_thread():
             # torch's handler raises at any line when a worker dies, half-way through an update too; without it the
             # death is seen where the next batch is fetched.
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)

@@ -27,7 +27,9 @@ class Spec:
         id, name, project, entity, group, tags, notes, config: as wandb.init takes them.
         mode: `auto`, `online` or `offline`. dir: what holds wandb's own folder `wandb`.
         pid: the training process, whose use of the machine is shown.
-        start: the step that this attempt starts from; later rows of earlier attempts do not count any more.
+        attempt: counts the trainings in this folder.
+        start: the step that it starts from, or that of an earlier one that wandb never saw if that is less; rows that
+            were sent before and come later than that do not count any more.
         monitor, direction: the metric that decides what is best, and `min` or `max`.
     """
 
@@ -42,6 +44,7 @@ class Spec:
     tags: list[str] = field(default_factory=list)
     notes: str | None = None
     config: dict[str, Any] = field(default_factory=dict)
+    attempt: int = 0
     start: int = 0
     monitor: str = ""
     direction: str = "min"
@@ -62,6 +65,7 @@ class Sent:
     """How far a run is on wandb.
 
     Attributes:
+        attempt: the last one that wandb saw.
         id: the run's id, which differs from the wanted one if that was taken.
         mode: `online` or `offline`. dir: the folder of wandb's files of this run.
         offset, step: what was handed to wandb of metrics.jsonl.
@@ -69,6 +73,7 @@ class Sent:
         closed: wandb has taken everything, and the run is finished there (or, offline, complete on disk).
     """
 
+    attempt: int = 0
     id: str = ""
     mode: str = ""
     dir: str = ""

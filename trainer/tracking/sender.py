@@ -60,7 +60,8 @@ class Sender:
             self._open_offline()
         self._run.define_metric("trainer/step", hidden=True)
         self._run.define_metric("*", step_metric="trainer/step")
-        self.sent = replace(self.sent, id=self._run.id, mode=mode, dir=str(self._run.sync_dir), closed=False)
+        found = {"attempt": self.spec.attempt, "id": self._run.id, "mode": mode, "dir": str(self._run.sync_dir)}
+        self.sent = replace(self.sent, **found, closed=False)
         self.box.write(self.sent)
         set_aside(self._wandb_folder, self._run.id, but=Path(self._run.sync_dir))
         offline = f"offline; send it with: {sync_command(self.folder)}"

@@ -22,7 +22,7 @@ from typing import Any, Literal
 from trainer.folder import RunFolder
 from trainer.records import Outcome, Row
 from trainer.tracking.base import Plan, Tracker
-from trainer.tracking.mailbox import Done, Mailbox, Message, Spec
+from trainer.tracking.mailbox import Done, Mailbox, Message, Sent, Spec
 from trainer.tracking.sender import Sender, again_command, brief, sync_command
 
 __all__ = ["Shipper", "Wandb", "sync_command"]
@@ -104,6 +104,7 @@ class Shipper(Tracker):
         self._box = Mailbox(folder)
         self._child: subprocess.Popen[bytes] | None = None
         self._sender: Sender | None = None
+        self._prior: Spec | None = None
         self._begun = self._ended = False
         self._spec = Spec(
             id=id,
@@ -125,6 +126,7 @@ class Shipper(Tracker):
         if self.settings.disabled or self._child is not None:
             return
         with self._guarded():
+            self._prior = self._box.read(Spec)
             self._box.clear()
             if self.settings.process == "inline":
                 return
@@ -145,7 +147,11 @@ class Shipper(Tracker):
         if self._child is None:
             self.launch()
         with self._guarded():
-            spec = replace(self._spec, start=plan.start, monitor=plan.monitor, direction=plan.mode)
+            spec = replace(self._spec, start=plan.start, attempt=1, monitor=plan.monitor, direction=plan.mode)
+            if self._prior is not None:
+                seen = (self._box.read(Sent) or Sent()).attempt >= self._prior.attempt
+                start = plan.start if seen else min(plan.start, self._prior.start)
+                spec = replace(spec, start=start, attempt=self._prior.attempt + 1)
             spec = replace(spec, config={**plan.config, **spec.config})
             self._box.write(spec)
             if self.settings.process == "inline":
