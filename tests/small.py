@@ -148,7 +148,11 @@ def timeless(value: Any) -> Any:
 
 def bits(tensor: Tensor) -> tuple[str, tuple[int, ...], bytes]:
     """All there is in a tensor, comparable by `==` (so that NaN equals itself)."""
-    return str(tensor.dtype), tuple(tensor.shape), bytes(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).tolist())
+    return (
+        str(tensor.dtype),
+        tuple(tensor.shape),
+        bytes(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).tolist()),
+    )
 
 
 def weights_of(model: nn.Module) -> dict[str, Any]:

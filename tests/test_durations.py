@@ -29,7 +29,9 @@ def test_a_number_without_a_unit_is_refused_with_both_readings(text: object) -> 
         Duration.parse(text, "log_every")  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("text", ["", "soon", "5 weeks", "-5steps", "1e-3steps", "steps", "5steps 3epochs", "nan%", None])
+@pytest.mark.parametrize(
+    "text", ["", "soon", "5 weeks", "-5steps", "1e-3steps", "steps", "5steps 3epochs", "nan%", None]
+)
 def test_a_text_that_is_no_duration_is_refused_with_examples(text: object) -> None:
     with pytest.raises(ConfigError, match="^k: .*500steps, 2epochs, 5%, 10min or never"):
         Duration.parse(text, "k")  # type: ignore[arg-type]
@@ -54,7 +56,9 @@ def test_a_time_cannot_be_counted_in_steps() -> None:
         Duration.parse("10min").steps(10, 300)
 
 
-@pytest.mark.parametrize("text", ["1step", "500steps", "1epoch", "2.5epochs", "5%", "10min", "90s", "never", "1500000steps"])
+@pytest.mark.parametrize(
+    "text", ["1step", "500steps", "1epoch", "2.5epochs", "5%", "10min", "90s", "never", "1500000steps"]
+)
 def test_a_duration_is_written_as_it_is_read(text: str) -> None:
     assert Duration.parse(str(Duration.parse(text))) == Duration.parse(text)
     assert str(Duration.parse(text)) == text

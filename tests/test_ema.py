@@ -23,7 +23,7 @@ def nudge(model: nn.Module, seed: int) -> None:
     torch.manual_seed(seed)
     with torch.no_grad():
         for parameter in model.parameters():
-            parameter += 0.1 * torch.randn_like(parameter)
+            parameter.add_(torch.randn_like(parameter), alpha=0.1)
     model.train()
     model(torch.randn(6, 3))
 

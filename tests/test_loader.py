@@ -175,7 +175,9 @@ def test_in_evaluation_the_order_is_the_datasets_own_and_a_last_sample_stays_alo
     assert torch.equal(torch.cat([batch[0] for batch in loader.batches()]), points(10).tensors[0])
 
 
-@pytest.mark.parametrize(("limit", "expected"), [(1, [3]), (2, [3, 3]), (4, [3, 3, 3, 2]), (9, [3, 3, 3, 2]), (None, [3, 3, 3, 2])])
+@pytest.mark.parametrize(
+    ("limit", "expected"), [(1, [3]), (2, [3, 3]), (4, [3, 3, 3, 2]), (9, [3, 3, 3, 2]), (None, [3, 3, 3, 2])]
+)
 def test_a_limit_cuts_the_epoch_short(limit: int | None, expected: list[int]) -> None:
     loader = Loader(points(), 3, limit=limit)
     assert [size for group in sizes(loader) for size in group] == expected
@@ -283,7 +285,7 @@ class Deadly(Noisy):
 
 def test_a_worker_that_dies_is_an_error_where_the_batch_is_fetched() -> None:
     loader = Loader(Deadly(), 3, workers=1, shuffle=False)
-    with pytest.raises(RuntimeError, match="worker.*exited unexpectedly"):
+    with pytest.raises(WorkerError, match="worker.*exited unexpectedly"):
         list(loader.batches())
 
 

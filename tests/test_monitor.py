@@ -13,7 +13,9 @@ from trainer.monitor import Best, Patience, check_monitor, direction
 NAN, INF = math.nan, math.inf
 
 
-def follow(values: list[float], mode: Any, patience: int | None, min_delta: float = 0.0) -> tuple[list[int], int | None]:
+def follow(
+    values: list[float], mode: Any, patience: int | None, min_delta: float = 0.0
+) -> tuple[list[int], int | None]:
     """The evaluations (from 1) that were best, and the one after which the run stops."""
     best, patient, bests = Best("val/loss", mode), Patience("val/loss", mode, patience, min_delta), []
     for n, value in enumerate(values, 1):

@@ -26,7 +26,7 @@ MAKERS: dict[str, Make] = {
     "polynomial": lambda o, total: schedules.polynomial(o, total, power=0.9),
     "exponential": lambda o, total: schedules.exponential(o, factor=0.5),
     "step": lambda o, total: schedules.step(o, PER_EPOCH, total, every="1epoch", factor=0.5),
-    "onecycle": lambda o, total: schedules.onecycle(o, total),
+    "onecycle": schedules.onecycle,
     "plateau": lambda o, total: schedules.plateau(o, factor=0.5, patience=0),
 }
 
@@ -141,7 +141,10 @@ def test_plateau_takes_nan_as_no_better(mode: Any) -> None:
 
 
 def test_plateau_follows_its_direction_and_its_floor() -> None:
-    rising, falling = schedules.plateau(optimizer_of(), "max", patience=0), schedules.plateau(optimizer_of(), "min", patience=0)
+    rising, falling = (
+        schedules.plateau(optimizer_of(), "max", patience=0),
+        schedules.plateau(optimizer_of(), "min", patience=0),
+    )
     for value in (1.0, 2.0, 3.0):
         rising.on_value(value)
         falling.on_value(value)
@@ -214,8 +217,8 @@ def test_a_warm_up_from_zero_starts_at_zero_and_one_from_one_changes_nothing() -
 
 
 def test_no_warm_up_changes_nothing() -> None:
-    for name in MAKERS:
-        assert walk(warmed(name, 0)) == walk(MAKERS[name](optimizer_of(), STEPS))
+    for name, make in MAKERS.items():
+        assert walk(warmed(name, 0)) == walk(make(optimizer_of(), STEPS))
 
 
 @pytest.mark.parametrize(("length", "steps"), [("5steps", 5), ("1epoch", 4), ("25%", 3), ("never", 0), ("1%", 1)])

@@ -18,8 +18,12 @@ from trainer.update import Clip, Precision, Update, finite
 CPU = torch.device("cpu")
 
 
-def update_of(model: nn.Module, clip: Clip | None = None, precision: Precision | None = None, lr: float = 0.1) -> Update:
-    return Update(torch.optim.SGD(model.parameters(), lr=lr, momentum=0.9), clip or Clip(), precision or Precision(), CPU)
+def update_of(
+    model: nn.Module, clip: Clip | None = None, precision: Precision | None = None, lr: float = 0.1
+) -> Update:
+    return Update(
+        torch.optim.SGD(model.parameters(), lr=lr, momentum=0.9), clip or Clip(), precision or Precision(), CPU
+    )
 
 
 def backward(update: Update, model: nn.Module, factor: float = 1.0) -> None:
@@ -188,6 +192,19 @@ def test_an_update_that_overflows_in_float16_is_skipped_and_is_no_divergence() -
     outcome = trainer.fit()
     assert trainer.update.scaler.get_scale() < scale, "the test is meant to overflow"
     assert outcome.state == "finished"
+
+
+def test_in_float16_the_norm_and_its_bound_are_those_of_the_gradient_without_the_scale() -> None:
+    norms, moved = [], []
+    for dtype in ("float32", "float16"):
+        model = network(norm=False, dropout=0.0)
+        update = update_of(model, Clip(norm=0.5), Precision(dtype), lr=1.0)  # type: ignore[arg-type]
+        before = model[0].weight.detach().clone()
+        backward(update, model)
+        norms.append(update.step().item())
+        moved.append(model[0].weight.detach() - before)
+    assert norms[1] == pytest.approx(norms[0], rel=1e-4)
+    assert torch.allclose(moved[0], moved[1], rtol=1e-4)
 
 
 def test_the_scale_of_float16_is_a_part_of_the_run() -> None:

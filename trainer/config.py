@@ -45,16 +45,8 @@ SETTINGS = {"debug": {"batches": "count or null"}}
 CHEAP = ("early_stopping", "clip", "ema", "precision", "checkpoint", "warmup", "world", "wandb")
 """Groups whose objects cost nothing to make: their constructors check the ranges."""
 
-NOT_IDENTITY = (
-    "wandb",
-    "runs",
-    "name",
-    "resume",
-    "resume_changes",
-    "checkpoint",
-    "checkpoint_every",
-    "data.num_workers",
-)
+NOT_IDENTITY = ("wandb", "runs", "name", "resume", "resume_changes", "checkpoint", "checkpoint_every",
+                "data.num_workers", "data.cache", "data.cache_dir")  # fmt: skip
 """What does not change the result of a run, and so not the folder of a sweep's job."""
 
 RESUME_WORDS = ("never", "auto", "must")

@@ -68,9 +68,9 @@ class Duration:
         if self.unit == "never":
             return "never"
         if self.unit == "seconds" and self.amount % 60 == 0:
-            return f"{self.amount / 60:g}min"
+            return f"{self.amount / 60:.15g}min"
         word: str = "s" if self.unit == "seconds" else self.unit
-        return f"{self.amount:g}{word[:-1] if self.amount == 1 and word in ('steps', 'epochs') else word}"
+        return f"{self.amount:.15g}{word[:-1] if self.amount == 1 and word in ('steps', 'epochs') else word}"
 
 
 class Every:

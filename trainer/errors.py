@@ -3,6 +3,7 @@
     TrainerError            1   the run failed
     |-- ConfigError         2   the config or the command line is wrong; nothing was started
     |-- DataError           2   the data is wrong; nothing was started
+    |-- WorkerError         1   a loader process died
     |-- DivergedError       4   a loss or a gradient is not finite
     |-- CheckpointError     5   no checkpoint can be read, or it does not fit this run
     `-- SaveError           6   the last checkpoint could not be written
@@ -40,6 +41,10 @@ class DataError(TrainerError):
     def __init__(self, problems: str | Sequence[str]) -> None:
         self.problems = [problems] if isinstance(problems, str) else list(problems)
         super().__init__("\n".join(self.problems))
+
+
+class WorkerError(TrainerError):
+    """A loader process died: out of memory, or killed."""
 
 
 class DivergedError(TrainerError):

@@ -11,6 +11,7 @@ from torch.utils.data import default_collate
 from trainer.data.base import Data
 from trainer.data.loader import Batch, Loader, to_device
 from trainer.records import Evaluation
+from trainer.state import seed_generators
 from trainer.tasks import Task
 from trainer.update import Precision
 from trainer.world import World
@@ -31,13 +32,25 @@ class Evaluator:
         self.task, self.data, self.loader, self.precision, self.world = task, data, loader, precision, world
         self._examples: tuple[Batch, list[str]] | None = None
 
+    def close(self) -> None:
+        """Ends the loader's worker processes."""
+        if self.loader is not None:
+            self.loader.close()
+
     @torch.no_grad()
-    def __call__(self, model: nn.Module) -> Evaluation:
-        """Every metric is made of sums over all samples, so that a ragged last batch counts by its samples."""
+    def __call__(self, model: nn.Module, seed: int = 0) -> Evaluation:
+        """Every metric is made of sums over all samples, so that a ragged last batch counts by its samples.
+
+        Args:
+            model: is in training mode afterwards. seed: of whatever the task or the model draws.
+        """
         if self.loader is None:
             return Evaluation({})
+        cuda = self.world.device.type == "cuda"
         if self._examples is None:
+            seed_generators(0, cuda)  # a dataset that draws shows the same samples in every attempt
             self._examples = _examples(self.data, self.world.device)
+        seed_generators(seed, cuda)
         totals: dict[str, torch.Tensor] = {}
         model.eval()
         with self.precision.autocast(self.world.device):

@@ -15,6 +15,18 @@ from typing import Any
 
 from trainer.errors import ConfigError, TrainerError
 
+_HELD: set[int] = set()  # descriptors of the locks that this process holds
+
+
+def _let_go() -> None:
+    """A forked loader worker would keep the lock of a training process that was killed."""
+    for file in _HELD:
+        os.close(file)
+    _HELD.clear()
+
+
+os.register_at_fork(after_in_child=_let_go)
+
 
 def step_name(step: int) -> str:
     """The folder name that belongs to a step, so that names sort as steps do: `step-000000120`."""
@@ -75,17 +87,20 @@ class RunFolder:
         Raises:
             ConfigError: a living process trains in this folder; the message names it.
         """
-        with open(self._lock, "a+") as file:
+        file = os.open(self._lock, os.O_RDWR | os.O_CREAT, 0o644)
+        _HELD.add(file)
+        try:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError as error:
-                file.seek(0)
-                holder = file.read().strip() or "another process"
+                holder = os.read(file, 200).decode(errors="replace").strip() or "another process"
                 raise ConfigError(f"{self}: {holder} is training here; wait for it, or use another name=") from error
-            file.truncate(0)
-            file.write(f"process {os.getpid()} on {socket.gethostname()}")
-            file.flush()
+            os.truncate(file, 0)
+            os.write(file, f"process {os.getpid()} on {socket.gethostname()}".encode())
             yield
+        finally:
+            _HELD.discard(file)
+            os.close(file)
 
     # ------------------------------------------------------------------------------------------------ status.json
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 
 import torch
 
@@ -84,11 +84,18 @@ class History:
         self._rows, self.last = [], state["last"]
 
 
-def check(rows: Sequence[Row], keys: Sequence[str]) -> None:
-    """Raises DivergedError where one of these values is not finite in a row."""
+def check(rows: Iterable[Row], norms: bool = True) -> None:
+    """Raises DivergedError where a loss, or a gradient norm, is not finite in a row."""
     for row in rows:
-        for key in keys:
+        for key in ("train/loss", "train/grad_norm") if norms else ("train/loss",):
             finite(key, row.get(key, 0.0))
+
+
+def check_window(state: State, norms: bool = True) -> None:
+    """The same for the steps since the last row, which a History's state holds."""
+    check({"train/loss": value} for value in state["losses"])
+    if norms:
+        check({"train/grad_norm": value} for value in state["norms"])
 
 
 def _mean(values: list[Number], weights: list[int]) -> Number:

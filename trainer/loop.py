@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import math
+import signal
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -22,7 +24,7 @@ from trainer.ema import Ema
 from trainer.errors import CheckpointError, ConfigError, DivergedError
 from trainer.evaluation import Evaluator
 from trainer.folder import RunFolder, step_name
-from trainer.history import History, check
+from trainer.history import History, check, check_window
 from trainer.hooks import Hook, Hooks
 from trainer.monitor import Best, Patience, direction
 from trainer.progress import Progress
@@ -30,7 +32,7 @@ from trainer.records import Evaluation, Outcome, Row, RunState
 from trainer.rehearsal import plan, rehearse
 from trainer.schedules import Schedule, constant
 from trainer.signals import Signals
-from trainer.state import STEP, Rng, Stateful, mix, restore, seed_generators, snapshot
+from trainer.state import EVALUATION, STEP, Rng, Stateful, mix, restore, seed_generators, snapshot
 from trainer.tasks import Task
 from trainer.tracking.base import Tracker, Trackers
 from trainer.tracking.defaults import trackers as default_trackers
@@ -102,7 +104,8 @@ class Trainer:
         self.folder = folder if isinstance(folder, RunFolder) or folder is None else RunFolder(folder)
         self.config, self.lines = config or {}, lines or {}
 
-        shared = {"seed": seed, "device": self.device, "limit": limit}
+        self.signals = Signals()
+        shared = {"seed": seed, "device": self.device, "limit": limit, "stopping": lambda: self.signals.number > 0}
         self.loader = loader_of(self.data, "train", batch_size, accumulate=accumulate, **shared)
         val_loader = loader_of(self.data, "val", batch_size, **shared) if self.data.val is not None else None
         self.steps_per_epoch = self.loader.steps_per_epoch
@@ -118,6 +121,8 @@ class Trainer:
         self.ema = ema or Ema()
         self.ema.attach(self.model)
         self.patience = patience or Patience(patience=None)
+        if self.data.val is None and self.patience.patience is not None:
+            raise ConfigError("early_stopping: there is no validation set, so it would never stop; use patience=None")
         self.patience.mode = direction(self.patience.monitor, self.patience.mode, task.measures)
         self.best = Best(self.patience.monitor, self.patience.mode)
         self.progress, self.history, self.clock = Progress(), History(), Clock()
@@ -145,7 +150,6 @@ class Trainer:
             **self.hooks.parts(),
             "rng": Rng(),
         }
-        self.signals = Signals()
         self.state: RunState = "running"
         self.reason = ""  # why training is over, once it is
         self._saved = -1  # the step of the newest checkpoint
@@ -177,6 +181,8 @@ class Trainer:
                 while self.state == "running":
                     self.train_epoch()
             self.checkpoints.close()
+            self.loader.close()
+            self.evaluator.close()
             outcome = self.outcome()
             self.hooks.on_fit_end(self, outcome)
         except BaseException as error:
@@ -190,13 +196,14 @@ class Trainer:
         self.model.train()
         for group in self.loader.groups(self.progress.epoch, self.progress.batch):
             self.train_group(group)
-            if self._due(self.log_every):
-                self.note()
-            if self.progress.batch < self.loader.batches_per_epoch:  # else finish_epoch comes at once
+            if self.progress.batch < self.loader.batches_per_epoch:
                 self.settle(epoch_ended=False)
                 if self.state != "running":
                     return
-        self.finish_epoch()
+        if self.progress.batch < self.loader.batches_per_epoch:  # a signal has ended the loader's workers, too
+            self.settle(epoch_ended=False)
+        else:
+            self.finish_epoch()
 
     def train_group(self, group: Sequence[Batch]) -> None:
         """One optimizer update from a group of micro-batches. The seam for what trains otherwise: override it.
@@ -224,12 +231,14 @@ class Trainer:
         self.settle(epoch_ended=True)
 
     def settle(self, epoch_ended: bool) -> None:
-        """Evaluate, best, plateau schedule, patience, agree, trackers, hooks; save, last. Each only if it is due.
+        """Log, evaluate, best, plateau schedule, patience, agree, trackers, hooks; save, last. Each only if it is due.
 
         Everything that an evaluation changes is changed before the checkpoint is written, and since this comes after
         an update, a checkpoint never falls inside one.
         """
         evaluation, improved = None, False
+        if self._due(self.log_every, epoch_ended):
+            self.note()
         if self._due(self.evaluate_every, epoch_ended) or self.progress.epoch >= self.epochs:
             evaluation = self.evaluate()
             row = self.note()
@@ -256,11 +265,13 @@ class Trainer:
             self.state, self.reason = "finished", self.patience.describe()
         elif self.world.any(bool(self.signals.number)):
             self.state, self.reason = "interrupted", f"interrupted by {self.signals.name}"
+        elif self.world.any(self.trackers.stopped):
+            self.state, self.reason = "interrupted", "stopped from the dashboard"
 
     def evaluate(self) -> Evaluation:
         """Measures the validation set, with the averaged weights where there are any."""
         with self.ema.applied():
-            return self.evaluator(self.model)
+            return self.evaluator(self.model, mix(self.seed, EVALUATION, self.progress.step))
 
     # ---------------------------------------------------------------------------------------------------- history
 
@@ -280,7 +291,7 @@ class Trainer:
         for row in rows:
             self.hooks.on_log(self, row)
         self.trackers.rows(rows)
-        check(rows, ("train/loss",) if self.update.scaled else ("train/loss", "train/grad_norm"))
+        check(rows, norms=not self.update.scaled)
 
     # -------------------------------------------------------------------------------------------- save and resume
 
@@ -294,6 +305,7 @@ class Trainer:
         if self.folder is None:
             return
         state = snapshot(self.parts)
+        check_window(state["meters"], norms=not self.update.scaled)
         # weights.pt holds the weights that are evaluated: the averaged ones, where there are any
         weights = state["ema"]["average"] if self.ema.on else state.pop("model")
         facts = {
@@ -337,7 +349,7 @@ class Trainer:
             step=self.progress.step,
             epoch=self.progress.epoch,
             seconds=round(self.clock.seconds, 3),
-            exit_code=128 + self.signals.number if self.state == "interrupted" else exit_code,
+            exit_code=128 + (self.signals.number or signal.SIGTERM) if self.state == "interrupted" else exit_code,
         )
 
     def _fail(self, error: BaseException) -> None:
@@ -349,6 +361,8 @@ class Trainer:
             where = f"at or before step {self.progress.step + 1} (epoch {self.progress.epoch + 1})"
             error.args = (f"{error} {where}; {good}.\nLower optimizer.lr, set clip=norm, or look at the data.",)
         self.state, self.reason = "failed", str(error) or type(error).__name__
+        with contextlib.suppress(DivergedError):  # the rows before it show how it came
+            self.hand_on()
         self.hooks.on_exception(self, error)
         self.trackers.finish(self.outcome(getattr(error, "exit_code", 1)))
 

@@ -40,7 +40,6 @@ class Schedule:
 
     def __init__(self, scheduler: LRScheduler, unit: Unit = "step") -> None:
         self.scheduler, self.unit = scheduler, unit
-        self._moved = False
         self.warmup_steps, self.start_factor = 0, 1.0
         self.step = 0
         self._peaks = self.lrs  # the learning rates without the warm-up's factor
@@ -97,13 +96,12 @@ class Schedule:
             self._scale()
 
     def _advance(self, *value: float) -> None:
-        if self._moved:
+        if self.scheduler.last_epoch > 0:
             self.scheduler.step(*value)  # type: ignore[arg-type]
             return
         with warnings.catch_warnings():  # torch wants an update before it, which a scaler may have left out
             warnings.filterwarnings("ignore", message="Detected call of `lr_scheduler.step")
             self.scheduler.step(*value)  # type: ignore[arg-type]
-        self._moved = True
 
     def _scale(self) -> None:
         share = self.step / self.warmup_steps

@@ -78,7 +78,7 @@ def _plain_copy(value: Any, where: str) -> Any:
 
 # ---------------------------------------------------------------------------------------------------- randomness
 
-ORDER, SAMPLE, STEP, SPLIT, START = range(1, 6)  # streams: what a number is drawn for
+ORDER, SAMPLE, STEP, EVALUATION, START = range(1, 6)  # streams: what a number is drawn for
 
 
 def mix(*numbers: int) -> int:

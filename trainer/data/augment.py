@@ -24,9 +24,8 @@ def uniforms(epoch_seed: int, indices: Tensor, draws: int = DRAWS) -> Tensor:
         indices: int64 (N,), the samples' indices in their dataset.
         draws: at most 64.
     """
-    sample = indices.numpy().astype(np.uint64)[:, None]
-    counter = sample * np.uint64(64) + np.arange(1, draws + 1, dtype=np.uint64)
-    h: npt.NDArray[np.uint64] = counter * np.uint64(_GOLDEN) + np.uint64(mix(epoch_seed))
+    counter = indices.numpy()[:, None] * 64 + np.arange(1, draws + 1)
+    h: npt.NDArray[np.uint64] = counter.astype(np.uint64) * np.uint64(_GOLDEN) + np.uint64(mix(epoch_seed))
     h = (h ^ (h >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     h = (h ^ (h >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     h ^= h >> np.uint64(31)

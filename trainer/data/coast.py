@@ -186,8 +186,8 @@ def _cache_folder() -> Path:
 def _read_cache(path: Path) -> _Tiles | None:
     """The kept tiles; None where there are none, or they are damaged (the archive has checksums)."""
     try:
-        with np.load(path) as file:
-            arrays: list[Any] = [file[name] for name in ("images", "masks", "rows", "columns")]
+        with path.open("rb") as file, np.load(file) as archive:
+            arrays: list[Any] = [archive[name] for name in ("images", "masks", "rows", "columns")]
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
         return None
     return _Tiles(*arrays)

@@ -27,7 +27,6 @@ LOG = logging.getLogger(__name__)
 _TRAINING, _VALIDATION = ("train", "training"), ("val", "valid", "validation")
 _TESTING = ("test", "testing", "evaluation")
 
-T = TypeVar("T")
 R = TypeVar("R")
 
 
@@ -50,17 +49,17 @@ class Reader:
     code: MaskCode | None = None
 
     def image(self, sample: Sample) -> np.ndarray:
-        with open_picture(sample.image) as opened:
-            return pixels(opened, self.bands, self.size)
+        return pixels(open_picture(sample.image), self.bands, self.size)
 
-    def mask_image(self, sample: Sample) -> Image.Image:
+    def mask(self, sample: Sample) -> Image.Image:
         assert sample.mask is not None
         return open_mask(sample.mask, self.size)
 
-    def target(self, sample: Sample) -> np.ndarray:
+    def target(self, sample: Sample, mask: Image.Image | None = None) -> np.ndarray:
+        """The label, or the class indices of the sample's mask, which may have been opened before."""
         if self.code is None:
             return np.array(sample.label)
-        return self.code.encode(self.mask_image(sample), str(sample.mask))
+        return self.code.encode(mask or self.mask(sample), str(sample.mask))
 
 
 class OnDisk(Dataset[tuple[Tensor, Tensor]]):
@@ -185,19 +184,57 @@ def split(samples: Sequence[Sample], fraction: float, seed: int) -> tuple[list[S
 # --------------------------------------------------------------------------------------------------------- reading
 
 
-def read_all(read: Callable[[T], R], items: Iterable[T], problems: list[str]) -> list[R | None]:
-    """`read` of every item, by several threads (the decoders release the GIL); None where it fails, told in `problems`."""
+class Findings:
+    """What is wrong with the files.
 
-    def attempt(item: T) -> R | DataError:
+    Args:
+        skip_bad: an unreadable file is left out instead of being a problem.
+        problems: a list to go on with.
+    """
+
+    def __init__(self, skip_bad: bool, problems: list[str] | None = None) -> None:
+        self.skip_bad = skip_bad
+        self.problems = [] if problems is None else problems
+        self.left_out: dict[str, str] = {}  # the reason by sample name
+
+    def note(self, sample: Sample, error: DataError) -> None:
+        if self.skip_bad and isinstance(error, UnreadableError):
+            self.left_out[sample.name] = str(error)
+        else:
+            self.problems += error.problems
+
+    def kept(self, samples: Iterable[Sample]) -> list[Sample]:
+        return [sample for sample in samples if sample.name not in self.left_out]
+
+    def refuse(self) -> None:
+        """Raises a DataError if there are problems."""
+        refuse(self.problems)
+
+    def tell(self, most: int = 10) -> None:
+        """One warning of what is left out."""
+        if self.left_out:
+            shown = [*self.left_out.values()][:most] + (["..."] if len(self.left_out) > most else [])
+            LOG.warning("data: %d unreadable left out:\n  %s", len(self.left_out), "\n  ".join(shown))
+
+
+def read_all(read: Callable[[Sample], R], samples: Sequence[Sample], findings: Findings) -> dict[str, R]:
+    """`read` of every sample by its name, by several threads (the decoders release the GIL); failures are noted."""
+
+    def attempt(sample: Sample) -> R | DataError:
         try:
-            return read(item)
+            return read(sample)
         except DataError as error:
             return error
 
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-        results = list(pool.map(attempt, items))
-    problems += [problem for result in results if isinstance(result, DataError) for problem in result.problems]
-    return [None if isinstance(result, DataError) else result for result in results]
+        results = list(pool.map(attempt, samples))
+    found: dict[str, R] = {}
+    for sample, result in zip(samples, results, strict=True):
+        if isinstance(result, DataError):
+            findings.note(sample, result)
+        else:
+            found[sample.name] = result
+    return found
 
 
 def refuse(problems: Sequence[str], most: int = 10) -> None:
@@ -205,3 +242,8 @@ def refuse(problems: Sequence[str], most: int = 10) -> None:
     if problems:
         more = [f"... and {len(problems) - most} more problems"] if len(problems) > most else []
         raise DataError([*problems[:most], *more])
+
+
+def listed(names: Sequence[str], most: int = 5) -> str:
+    """The first few names."""
+    return ", ".join(names[:most]) + (", ..." if len(names) > most else "")

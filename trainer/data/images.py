@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import torch
@@ -16,6 +16,8 @@ from trainer.state import State
 
 Bands = Literal["grey", "rgb"]
 
+T = TypeVar("T")
+
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".jpe", ".gif", ".tif", ".tiff", ".bmp", ".webp"})
 _ORIENTATION = 0x0112  # the EXIF tag
 _SIDEWAYS = (5, 6, 7, 8)  # orientations that swap width and height
@@ -26,39 +28,47 @@ class UnreadableError(DataError):
     """One file that cannot be read as a picture."""
 
 
-def open_picture(path: Path, load: bool = True) -> Image.Image:
-    """The picture of a file as its camera was held; the first frame of an animation.
-
-    Args:
-        load: decode the pixels too, so that a truncated file is found here.
+def open_picture(path: Path) -> Image.Image:
+    """The decoded picture of a file, turned as its camera was held; the first frame of an animation.
 
     Raises:
         UnreadableError: the file is missing, damaged, or no picture.
     """
-    try:
-        image = Image.open(path)
-        if load:
-            image.load()
-            return ImageOps.exif_transpose(image)
+
+    def decoded(image: Image.Image) -> Image.Image:
+        image.load()
+        ImageOps.exif_transpose(image, in_place=True)
         return image
-    except MemoryError:
-        raise
-    except Exception as error:  # the decoders raise nearly everything on damaged files: SyntaxError, struct.error, ...
-        raise UnreadableError(f"{path}: cannot be read as a picture ({_reason(error, path)})") from error
+
+    return _opened(path, decoded)
 
 
 def picture_size(path: Path) -> tuple[int, int]:
-    """(height, width) from a file's header, as the camera was held.
+    """(height, width) as the camera was held, from the file's header alone where that is possible.
 
     Raises:
         UnreadableError: the file is missing, or no picture.
     """
-    with open_picture(path, load=False) as image:
-        try:
-            sideways = image.getexif().get(_ORIENTATION) in _SIDEWAYS
-        except Exception:  # a damaged EXIF block; the pixels may still be fine
-            sideways = False
-        return (image.width, image.height) if sideways else (image.height, image.width)
+
+    def size(image: Image.Image) -> tuple[int, int]:
+        if image.getexif().get(_ORIENTATION) not in _SIDEWAYS:
+            return image.height, image.width
+        if image.format == "TIFF":  # whether its header is turned already depends on Pillow's version
+            ImageOps.exif_transpose(image, in_place=True)
+            return image.height, image.width
+        return image.width, image.height
+
+    return _opened(path, size)
+
+
+def _opened(path: Path, use: Callable[[Image.Image], T]) -> T:
+    try:
+        with path.open("rb") as file:
+            return use(Image.open(file))
+    except MemoryError:
+        raise
+    except Exception as error:  # the decoders raise nearly everything on damaged files: SyntaxError, struct.error, ...
+        raise UnreadableError(f"{path}: cannot be read as a picture ({_reason(error, path)})") from error
 
 
 def _reason(error: Exception, path: Path) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import signal
 import threading
@@ -12,7 +13,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
 from trainer.data.base import BatchSource, Data
-from trainer.errors import DataError
+from trainer.errors import DataError, WorkerError
 from trainer.state import ORDER, SAMPLE, mix, seed_generators
 
 Batch = Any  # whatever the dataset's samples collate to; its first tensor has the samples along dimension 0
@@ -32,6 +33,7 @@ class Loader:
         shuffle: a new order each epoch; otherwise the dataset's own.
         workers: loader processes; 0 loads in this one. Not used by the fast path.
         limit: the most batches of an epoch, for a quick look.
+        stopping: whether the run is about to end; if workers die then, the batches end and it is no error.
 
     Raises:
         DataError: the dataset is empty, or has no length.
@@ -49,6 +51,7 @@ class Loader:
         collate: Callable[[list[Any]], Any] | None = None,
         device: torch.device | None = None,
         limit: int | None = None,
+        stopping: Callable[[], bool] = lambda: False,
         what: str = "training",
     ) -> None:
         if isinstance(dataset, IterableDataset) or not hasattr(dataset, "__len__"):
@@ -68,10 +71,17 @@ class Loader:
         self._cuts = self._find_cuts()  # where the batches of an epoch begin, and the end of the last
         self._source = _as_source(dataset)
         self._workers = None if self._source else _Workers(dataset, seed, workers, collate, self.device.type == "cuda")
+        if self._workers is not None:
+            self._workers.stopping = stopping
+
+    def close(self) -> None:
+        """Ends the worker processes; the next batches start new ones."""
+        if self._workers is not None:
+            self._workers.loader = None
 
     @property
     def samples(self) -> int:
-        return len(self.dataset)  # type: ignore[arg-type]
+        return len(self.dataset)
 
     @property
     def batches_per_epoch(self) -> int:
@@ -196,7 +206,10 @@ class _Workers:
 
     def __init__(self, dataset: Dataset[Any], seed: int, workers: int, collate: Any, pin: bool) -> None:
         self.plan = _Plan()
-        self.loader = DataLoader(
+        self.stopping: Callable[[], bool] = lambda: False
+        self.loader: DataLoader[Any] | None = None
+        self._make = functools.partial(
+            DataLoader,
             _Seeded(dataset, seed),
             batch_sampler=self.plan,
             num_workers=workers,
@@ -209,12 +222,22 @@ class _Workers:
 
     def load(self, plan: list[torch.Tensor], epoch: int) -> Iterator[Batch]:
         self.plan.batches = [[(epoch, index) for index in indices.tolist()] for indices in plan]
+        self.loader = self.loader or self._make()
         batches = iter(self.loader)
         if self.loader.num_workers and threading.current_thread() is threading.main_thread():
             # torch's handler raises at any line when a worker dies, half-way through an update too; without it the
             # death is seen where the next batch is fetched.
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-        return batches
+        try:
+            yield from batches
+        except RuntimeError as error:
+            if "exited unexpectedly" not in str(error):
+                raise
+            if self.stopping():
+                return
+            raise WorkerError(
+                f"data: {error}; out of memory? Use fewer data.num_workers, or 0 to see what goes wrong"
+            ) from error
 
 
 class _Seeded(Dataset[Any]):

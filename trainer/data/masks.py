@@ -6,11 +6,12 @@ import colorsys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from trainer.data.images import UnreadableError, open_picture
+from trainer.data.images import open_picture
 from trainer.errors import DataError
 
 Color = tuple[int, int, int]
@@ -44,9 +45,9 @@ def open_mask(path: Path, size: tuple[int, int] | None = None) -> Image.Image:
         UnreadableError: the file is damaged or no picture.
         DataError: 16-bit values that are no class indices.
     """
-    with open_picture(path) as opened:
-        lossy = opened.format == "JPEG" or (path.suffix.lower() in (".jpg", ".jpeg", ".jpe"))
-        image = _plain(opened, path)
+    opened = open_picture(path)
+    lossy = opened.format == "JPEG"
+    image = _plain(opened, path)
     if size is not None and (image.height, image.width) != size:
         image = image.resize((size[1], size[0]), Image.Resampling.NEAREST)
     image.info = {_LOSSY: True} if lossy else {}
@@ -82,6 +83,7 @@ class MaskCode:
         keys: the colour that stands for each class in the files; None where the files hold the indices.
         nearest: take the class with the nearest colour (JPEG changes colours a little).
         others_ignored: a colour that is none of `keys` becomes `ignore_index`.
+        by_palette: palette indices are the class indices, whatever the colours.
         words: the coding in words.
     """
 
@@ -90,6 +92,7 @@ class MaskCode:
     keys: tuple[Color, ...] | None = None
     nearest: bool = False
     others_ignored: bool = False
+    by_palette: bool = False
     words: str = "class indices"
 
     def encode(self, image: Image.Image, where: str) -> np.ndarray:
@@ -98,42 +101,43 @@ class MaskCode:
         Raises:
             DataError: the mask holds values that are no class; names the file, the values and what is allowed.
         """
-        if self.keys is None and image.mode != "RGB":
-            indices = np.array(image)
-            found = np.flatnonzero(np.bincount(indices.ravel(), minlength=256))
-            wrong = [int(v) for v in found if v >= len(self.colors) and v != self.ignore_index]
-            if wrong:
-                allowed = f"0 to {len(self.colors) - 1}" + (
-                    "" if self.ignore_index is None else f", {self.ignore_index}"
-                )
-                hint = "" if self.ignore_index is not None else "; for pixels of no class set data.ignore_index"
-                raise DataError(f"{where}: mask values {_listed(wrong)} are no class, allowed are {allowed}{hint}")
-            return indices
-        codes = _packed(np.asarray(image.convert("RGB")))
-        keys = self.keys or ()
-        known = np.array([_pack(key) for key in keys], dtype=np.int64)
-        if self.nearest:
-            return self._nearest(codes)
-        order = np.argsort(known)
-        place = order[np.searchsorted(known[order], codes).clip(0, len(known) - 1)] if len(known) else codes * 0
-        indices = place.astype(np.uint8)
-        strange = known[place] != codes if len(known) else np.ones_like(codes, dtype=bool)
-        if self.ignore_index is not None and strange.any():
-            ignored = strange if self.others_ignored else codes == self.ignore_index * 0x010101
-            indices[ignored & strange] = self.ignore_index
-            strange &= ~ignored
-        if strange.any():
-            wrong_colors = [_shown(_unpack(int(code))) for code in np.unique(codes[strange])]
-            raise DataError(
-                f"{where}: mask colours {_listed(wrong_colors)} are no class, "
-                f"allowed are {_listed([_shown(key) for key in keys], 12)}"
+        return self._indices(image, where) if self.keys is None else self._by_colour(image, where, self.keys)
+
+    def _indices(self, image: Image.Image, where: str) -> np.ndarray:
+        if image.mode == "RGB":
+            raise DataError(f"{where}: a mask in colour, while the others hold class indices")
+        indices = np.array(image if self.by_palette else image.convert("L"))
+        found = np.flatnonzero(np.bincount(indices.ravel(), minlength=256))
+        wrong = [int(v) for v in found if v >= len(self.colors) and v != self.ignore_index]
+        if wrong:
+            allowed = f"0 to {len(self.colors) - 1}" + (
+                "" if self.ignore_index is None else f" and {self.ignore_index}"
             )
+            hint = "; for pixels of no class set data.ignore_index" if self.ignore_index is None else ""
+            raise DataError(f"{where}: mask values {_listed(wrong)} are no class, allowed are {allowed}{hint}")
         return indices
 
-    def _nearest(self, codes: np.ndarray) -> np.ndarray:
-        pixels = np.stack([codes >> 16, codes >> 8 & 255, codes & 255]).astype(np.int32)
-        distances = [((pixels - np.array(key)[:, None, None]) ** 2).sum(axis=0) for key in self.keys or ()]
-        return np.argmin(distances, axis=0).astype(np.uint8)
+    def _by_colour(self, image: Image.Image, where: str, keys: Sequence[Color]) -> np.ndarray:
+        colours = np.asarray(image.convert("RGB")).astype(np.int32)
+        if self.nearest:
+            distances = np.stack([((colours - key) ** 2).sum(axis=-1) for key in keys])
+            nearest: np.ndarray = distances.argmin(axis=0).astype(np.uint8)
+            return nearest
+        codes = colours[..., 0] << 16 | colours[..., 1] << 8 | colours[..., 2]
+        known = np.array([_pack(key) for key in keys])
+        order = np.argsort(known)
+        place = order[np.searchsorted(known[order], codes).clip(0, len(keys) - 1)]
+        indices: np.ndarray = place.astype(np.uint8)
+        strange = known[place] != codes
+        if self.ignore_index is not None:
+            ignored = strange if self.others_ignored else strange & (codes == self.ignore_index * 0x010101)
+            indices[ignored] = self.ignore_index
+            strange = strange & ~ignored
+        if strange.any():
+            wrong = [_shown(_unpack(int(code))) for code in np.unique(codes[strange])]
+            allowed = _listed([_shown(key) for key in keys], 12)
+            raise DataError(f"{where}: mask colours {_listed(wrong)} are no class, allowed are {allowed}")
+        return indices
 
     @classmethod
     def learn(
@@ -155,34 +159,45 @@ class MaskCode:
         wanted = len(colors or classes or ()) or None
         chosen = tuple(colors) if colors else None
         palette = _common_palette(masks)
-        counts = _colour_counts(masks, palette is not None)
-        if palette is not None and not (chosen and {palette[i] for i in counts} <= set(chosen)):
-            values = [v for v in counts if v != ignore_index]
-            count = wanted or max(2, max(values, default=0) + 1)
-            own = tuple(palette.get(i, (0, 0, 0)) for i in range(count))
-            return cls(
-                chosen or (own if _distinct(own) else default_colors(count)), ignore_index, words="palette indices"
-            )
-        if palette is not None:
-            counts = _colour_counts(masks, False)
+        if palette is not None and not (chosen and set(palette.values()) <= set(chosen)):
+            return _learn_palette(masks, palette, wanted, chosen, ignore_index)
+        counts = _colour_counts(masks)
         lossy = any(_LOSSY in mask.info for mask in masks)
         grey = all(code == (code & 255) * 0x010101 for code in counts)
         if chosen and (not grey or lossy or {_unpack(code) for code in counts} <= set(chosen)):
             return cls(chosen, ignore_index, chosen, lossy, ignore_index is not None, "the given colours")
         if grey:
             return _learn_grey({code & 255: n for code, n in counts.items()}, wanted, chosen, ignore_index, lossy)
-        if lossy or len(counts) > (wanted or _MOST):
-            expected = f" for {wanted} classes" if wanted else ""
-            raise DataError(
-                f"data: the masks hold {len(counts)} colours{expected}{', blurred by JPEG' if lossy else ''}; "
-                "give the colour of each class as data.colors=[[0,0,0],[255,0,0]], and save masks as PNG"
-            )
         found = tuple(_unpack(code) for code in sorted(counts))
-        if wanted and len(found) < wanted:
-            raise DataError(f"data: the masks hold {len(found)} colours for {wanted} classes; give data.colors")
+        if lossy or len(found) > _MOST or len(found) != (wanted or len(found)):
+            raise DataError(
+                f"data: the masks hold {len(found)} colours{f' for {wanted} classes' if wanted else ''}"
+                f"{', blurred by JPEG' if lossy else ''}: {_listed([_shown(color) for color in found])}; "
+                "give the colour of each class as data.colors=[[0,0,0],[255,0,0]]"
+            )
         return cls(
             found if _distinct(found) else default_colors(len(found)), ignore_index, found, words="colours found"
         )
+
+
+def _learn_palette(
+    masks: Sequence[Image.Image],
+    palette: dict[int, Color],
+    wanted: int | None,
+    chosen: tuple[Color, ...] | None,
+    ignore_index: int | None,
+) -> MaskCode:
+    values = [value for value in palette if value != ignore_index]
+    if wanted is None and 255 in values and len(values) < 128:
+        raise DataError(
+            "data: the masks hold the palette index 255, which mostly marks pixels of no class; "
+            "set data.ignore_index=255, or name the classes by data.classes"
+        )
+    count = wanted or max(2, max(values, default=0) + 1)
+    flat = [*(masks[0].getpalette("RGB") or []), *bytes(768)]  # the first palette has the colours that are not in use
+    own = tuple(palette.get(i, (flat[3 * i], flat[3 * i + 1], flat[3 * i + 2])) for i in range(count))
+    shown = chosen or (own if _distinct(own) else default_colors(count))
+    return MaskCode(shown, ignore_index, by_palette=True, words="palette indices")
 
 
 def _learn_grey(
@@ -190,9 +205,13 @@ def _learn_grey(
 ) -> MaskCode:
     levels = sorted(level for level in counts if level != ignore_index)
     top = max(levels, default=0)
-    indices = top < (wanted if wanted else 2 * len(levels)) or not levels
-    if indices and not lossy:
+    if not lossy and (top < (wanted or 2 * len(levels)) or not levels):
         return MaskCode(chosen or default_colors(wanted or max(2, top + 1)), ignore_index)
+    if wanted is None and top == 255 and len(levels) > 2 and levels[-2] < 2 * (len(levels) - 1):
+        raise DataError(
+            f"data: the masks hold class indices and 255 ({_listed(levels, 12)}); if 255 marks pixels of no class, "
+            "set data.ignore_index=255, else name the classes by data.classes"
+        )
     near = sum(n for level, n in counts.items() if level < 48 or level > 207)
     two_tone = wanted in (None, 2) and top > 207 and near >= 0.9 * sum(counts.values())
     apart = all(b - a >= 8 for a, b in zip(levels, levels[1:], strict=False))  # else softened edges, not classes
@@ -213,28 +232,33 @@ def _learn_grey(
 
 
 def _common_palette(masks: Sequence[Image.Image]) -> dict[int, Color] | None:
-    """Index to colour if all are palette masks that agree; GIF writers drop unused colours, so that they may not."""
+    """Used index to colour if all are palette masks that agree: GIF writers drop unused colours, so they may not.
+
+    A palette of plain greys, index i in the grey i, is none: such masks are grey pictures.
+    """
     merged: dict[int, Color] = {}
     for mask in masks:
         if mask.mode != "P":
             return None
-        flat = mask.getpalette("RGB") or []
-        for _, index in mask.getcolors(256) or []:
-            red, green, blue = (*flat[3 * index : 3 * index + 3], 0, 0, 0)[:3]
-            if merged.setdefault(index, (red, green, blue)) != (red, green, blue):  # type: ignore[index, call-overload]
+        flat = [*(mask.getpalette("RGB") or []), *bytes(768)]
+        for _, index in _colours(mask):
+            color = (flat[3 * index], flat[3 * index + 1], flat[3 * index + 2])
+            if merged.setdefault(index, color) != color:
                 return None
-    return merged or None
+    return None if all(color == (index, index, index) for index, color in merged.items()) else merged
 
 
-def _colour_counts(masks: Sequence[Image.Image], by_index: bool) -> dict[int, int]:
-    """How many pixels have each palette index, or each colour (packed in 24 bits)."""
+def _colour_counts(masks: Sequence[Image.Image]) -> dict[int, int]:
+    """How many pixels have each colour, packed in 24 bits."""
     total: dict[int, int] = {}
     for mask in masks:
-        image = mask if by_index else mask.convert("L") if mask.mode == "L" else mask.convert("RGB")
-        for count, value in image.getcolors(1 << 24) or []:
-            key = value if by_index else value * 0x010101 if isinstance(value, int) else _pack(value)
-            total[key] = total.get(key, 0) + count
+        for count, color in _colours(mask.convert("RGB")):
+            total[_pack(color)] = total.get(_pack(color), 0) + count
     return total
+
+
+def _colours(image: Image.Image) -> list[tuple[int, Any]]:
+    return list(image.getcolors(1 << 24) or [])
 
 
 def _distinct(colors: Sequence[Color]) -> bool:
@@ -250,12 +274,6 @@ def _pack(color: Sequence[int]) -> int:
 
 def _unpack(code: int) -> Color:
     return code >> 16, code >> 8 & 255, code & 255
-
-
-def _packed(array: np.ndarray) -> np.ndarray:
-    """int32 (H, W) of packed colours from uint8 (H, W, 3)."""
-    wide = array.astype(np.int32)
-    return wide[..., 0] << 16 | wide[..., 1] << 8 | wide[..., 2]
 
 
 def _shown(color: Color) -> str:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from pathlib import Path
 
-from trainer.data.files import Sample, find_pictures, nothing_found, subfolders
+from trainer.data.files import Sample, find_pictures, listed, nothing_found, subfolders
 from trainer.errors import did_you_mean
 
 _USUAL = re.compile(r"[_-](masks?|labels?|gt|seg|segmentation|annotation|L)$", re.IGNORECASE)
@@ -38,11 +37,11 @@ def pair(root: Path, images: Path, masks: Path, suffix: str, problems: list[str]
     spare = [path.name for key, path in of_masks.items() if key not in by_key]
     if lonely:
         problems.append(
-            f"{len(lonely)} of {len(pictures)} pictures have no mask: {_some(lonely)} (a mask in {masks} has the same "
+            f"{len(lonely)} of {len(pictures)} pictures have no mask: {listed(lonely)} (a mask in {masks} has the same "
             f"name, with {'_mask or the like' if suffix == 'auto' else suffix!r} behind it; see data.mask_suffix)"
         )
     if spare:
-        problems.append(f"{len(spare)} of {len(drawings)} masks have no picture in {images}: {_some(spare)}")
+        problems.append(f"{len(spare)} of {len(drawings)} masks have no picture in {images}: {listed(spare)}")
     both = [key for key in by_key if key in of_masks]
     return [Sample(by_key[key].relative_to(root).as_posix(), by_key[key], mask=of_masks[key]) for key in both]
 
@@ -63,10 +62,6 @@ def _keyed(found: list[tuple[str, Path]], what: str, problems: list[str]) -> dic
     doubles = [f"{by_key[key].name} and {path.name}" for key, path in found if by_key.setdefault(key, path) is not path]
     if doubles:
         problems.append(
-            f"{len(doubles)} {what} share their name with another: {_some(doubles)} in {found[0][1].parent}"
+            f"{len(doubles)} {what} share their name with another: {listed(doubles)} in {found[0][1].parent}"
         )
     return by_key
-
-
-def _some(names: Sequence[str], most: int = 5) -> str:
-    return ", ".join(names[:most]) + (", ..." if len(names) > most else "")

@@ -37,6 +37,9 @@ class Plan:
 class Tracker:
     """The base of every tracker; each method does nothing until it is overridden."""
 
+    stopped = False
+    """Whether somebody asked through this tracker that the run ends: the Stop button of a website."""
+
     def start(self, plan: Plan) -> None:
         """Training is about to begin (or to go on from `plan.start`)."""
 
@@ -61,6 +64,10 @@ class Trackers(Tracker):
 
     def __init__(self, trackers: Iterable[Tracker] = ()) -> None:
         self.trackers = list(trackers)
+
+    @property
+    def stopped(self) -> bool:  # type: ignore[override]
+        return any(tracker.stopped for tracker in self.trackers)
 
     def parts(self) -> dict[str, Any]:
         """The trackers that have a state of their own, by name (`journal`)."""
