@@ -87,7 +87,7 @@ def test_a_crop_shows_the_same_part_of_picture_and_mask() -> None:
     same = (zoomed[:, 0] > 100) == (moved == 1)
     assert same.float().mean() > 0.995
     areas = moved.float().sum(dim=(1, 2))
-    assert areas.max() > 1.5 * blocks.sum() and zoomed.min() >= 0 and zoomed.max() <= 200
+    assert areas.max() > 1.5 * blocks.sum() and zoomed.min() >= 0 and zoomed.max() < 200.01
 
 
 def test_a_crop_of_nothing_changes_nothing() -> None:

@@ -51,11 +51,19 @@ def test_coast_gives_tiles_with_masks_of_three_classes(cache: str) -> None:
 
 def test_coast_names_a_tile_by_the_place_that_it_shows(cache: str) -> None:
     data = coast("rgb", cache_dir=cache)
-    names = list(data.names)
     x = torch.cat([data.train.images, data.val.images])  # type: ignore[attr-defined, union-attr]
     y = torch.cat([data.train.targets, data.val.targets])  # type: ignore[attr-defined, union-attr]
-    greenland, great_lakes = names.index("lat+67 lon-036"), names.index("lat+42 lon-083")
-    assert x[greenland].float().mean() > 120 and (y[great_lakes] == 2).float().mean() > 0.1
+    centres = np.array([[float(word[3:]) for word in name.split()] for name in data.names])
+
+    def tile(lat: float, lon: float) -> int:
+        near = np.abs(centres - [lat, lon]).max(axis=1)
+        assert near.min() < 3
+        return int(near.argmin())
+
+    assert x[tile(68, -33)].float().mean() > 120, "the ice of Greenland is white"
+    assert (y[tile(44, -87)] == 2).float().mean() > 0.1, "Lake Michigan is a lake"
+    red, _, blue = x[tile(20, -16)].float().mean(dim=(1, 2))
+    assert red > blue, "the Sahara is red"
 
 
 def test_no_training_tile_of_coast_touches_a_validation_tile(cache: str) -> None:

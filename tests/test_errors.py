@@ -11,6 +11,7 @@ from trainer.errors import (
     DivergedError,
     SaveError,
     TrainerError,
+    WorkerError,
     closest,
     did_you_mean,
 )
@@ -18,7 +19,10 @@ from trainer.errors import (
 
 @pytest.mark.parametrize(
     ("kind", "code"),
-    [(TrainerError, 1), (ConfigError, 2), (DataError, 2), (DivergedError, 4), (CheckpointError, 5), (SaveError, 6)],
+    [
+        *[(TrainerError, 1), (WorkerError, 1), (ConfigError, 2), (DataError, 2)],
+        *[(DivergedError, 4), (CheckpointError, 5), (SaveError, 6)],
+    ],
 )
 def test_each_error_ends_the_program_with_its_own_exit_code(kind: type[TrainerError], code: int) -> None:
     assert issubclass(kind, TrainerError)

@@ -75,10 +75,9 @@ def test_what_waits_for_its_row_is_a_part_of_the_run() -> None:
 @pytest.mark.parametrize("key", ["train/loss", "train/grad_norm"])
 @pytest.mark.parametrize("value", [math.nan, math.inf])
 def test_a_row_that_is_not_finite_is_a_divergence(key: str, value: float) -> None:
-    keys = ("train/loss", "train/grad_norm")
-    check([{"step": 1, "train/loss": 1.0, "val/loss": math.nan}], keys)
+    check([{"step": 1, "train/loss": 1.0, "val/loss": math.nan}])
     with pytest.raises(DivergedError, match=key):
-        check([{"step": 1}, {"step": 2, key: value}], keys)
+        check([{"step": 1}, {"step": 2, key: value}])
 
 
 @pytest.mark.parametrize("evaluate_every", ["1step", f"{ROWS_AT_ONCE}steps", "1epoch"])

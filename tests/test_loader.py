@@ -19,7 +19,7 @@ from torch.utils.data import Dataset, IterableDataset, Subset, TensorDataset
 
 from tests.small import bits, points
 from trainer.data.loader import Loader, samples_of, to_device
-from trainer.errors import ConfigError, DataError
+from trainer.errors import ConfigError, DataError, WorkerError, WorkerError
 
 
 class Noisy(Dataset[Any]):
@@ -99,6 +99,12 @@ def test_the_number_of_workers_changes_nothing_over_several_epochs() -> None:
     none, two = made("0 workers"), made("2 workers")
     for epoch, start in [(0, 0), (1, 0), (2, 2), (2, 0), (0, 0)]:
         assert plain(none.batches(epoch, start)) == plain(two.batches(epoch, start))
+
+
+def test_a_batch_source_gets_another_seed_for_each_epoch_and_each_seed_of_the_run() -> None:
+    loaders = [made("source", seed=seed, shuffle=False, batch_size=11) for seed in (5, 6)]
+    draws = [bits(next(iter(loader.batches(epoch)))[1]) for loader in loaders for epoch in (0, 1, 2)]
+    assert len(set(draws)) == 6
 
 
 def test_an_epoch_that_was_left_half_way_does_not_shift_the_next_one() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import multiprocessing
@@ -120,10 +121,14 @@ def test_the_number_of_workers_changes_nothing() -> None:
     assert found[0] == found[1]
 
 
-def test_the_workers_are_gone_once_the_training_is_over() -> None:
+@pytest.mark.parametrize("fails", [False, True], ids=["done", "failed"])
+def test_the_workers_are_gone_once_the_training_is_over(fails: bool) -> None:
+    """A sweep makes many trainers in one process; left to the collector of cycles, each worker takes 5 s to end."""
     before = set(multiprocessing.active_children())
-    trainer = make_trainer(data=Data(Noisy(), Noisy(5, 2), num_workers=1), epochs=1)
-    trainer.fit()
+    task = Explodes(5) if fails else Regression()
+    trainer = make_trainer(task=task, data=Data(Noisy(), Noisy(5, 2), num_workers=1), epochs=2)
+    with pytest.raises(DivergedError) if fails else contextlib.nullcontext():
+        trainer.fit()
     assert set(multiprocessing.active_children()) <= before
 
 
@@ -282,10 +287,59 @@ class Terminated(Noisy):
 
 
 def test_a_signal_that_ends_the_loaders_workers_too_is_an_interruption_and_no_failure(tmp_path: Path) -> None:
-    trainer = make_trainer(data=Data(Terminated(), points(5), num_workers=1), folder=tmp_path)
+    """And what was due at that step is not done a second time: patience would count it twice."""
+    trainer = make_trainer(
+        data=Data(Terminated(), points(5), num_workers=1),
+        folder=tmp_path,
+        evaluate_every="2steps",
+        patience=Patience(patience=99),
+    )
     outcome = trainer.fit()
     assert (outcome.state, outcome.exit_code, outcome.step) == ("interrupted", 143, 4)
     assert newest(tmp_path)[1]["progress"]["step"] == 4
+    assert [row["step"] for row in recorder_of(trainer).got] == [1, 2, 3, 4]
+    assert [row["step"] for row, _ in recorder_of(trainer).evaluations] == [2, 4]
+
+
+class TerminatedInEvaluation(Noisy):
+    """As the first sample of the second evaluation is asked for, the whole job is told to end, workers included."""
+
+    def __init__(self) -> None:
+        super().__init__(5, 2)
+        self.calls = 0
+
+    def __getitem__(self, index: int) -> Any:
+        self.calls += torch.utils.data.get_worker_info() is not None
+        if self.calls == 6:
+            os.kill(os.getppid(), signal.SIGTERM)
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().__getitem__(index)
+
+
+def test_an_evaluation_whose_workers_are_ended_by_the_signal_is_never_made_of_a_part_of_the_samples(
+    tmp_path: Path,
+) -> None:
+    """Best, patience and a plateau schedule would go on with a value that is wrong."""
+    expected = Attempts(tmp_path / "whole", data=Data(Noisy(), Noisy(5, 2)), schedule="plateau").whole()
+    cut = Attempts(tmp_path / "cut", data=Data(Noisy(), TerminatedInEvaluation(), num_workers=1), schedule="plateau")
+    cut.attempt()
+    assert cut.exit_codes == [143]
+    cut.options["data"] = Data(Noisy(), Noisy(5, 2))
+    cut.attempt()
+    assert cut.result() == expected
+
+
+def test_a_time_between_two_evaluations_is_not_over_at_once_after_a_resume(tmp_path: Path) -> None:
+    """The clock goes on where it was; so must the time of the last evaluation."""
+    steps = []
+    for stop in (6, None):
+        options: dict[str, Any] = {"folder": tmp_path, "resume": "auto", "evaluate_every": "1h"}
+        trainer = make_trainer(task=StopAt(stop or 0), **options)
+        if stop:
+            trainer.clock.load_state_dict({"seconds": 7200.0})
+        trainer.fit()
+        steps += [row["step"] for row, _ in recorder_of(trainer).evaluations]
+    assert steps == [1, 12]
 
 
 def test_a_finished_run_has_nothing_to_do_and_more_epochs_extend_it(tmp_path: Path) -> None:
@@ -476,10 +530,12 @@ def test_no_validation_set_means_no_evaluation_and_no_best(tmp_path: Path) -> No
     assert newest(tmp_path)[0] == weights_of(trainer.model)
 
 
-def test_early_stopping_without_a_validation_set_is_refused() -> None:
-    """It would never stop."""
+def test_early_stopping_and_a_plateau_schedule_without_a_validation_set_are_refused() -> None:
+    """The one would never stop, and the other never move."""
     with pytest.raises(ConfigError, match="early_stopping"):
         make_trainer(data=(points(), None), patience=Patience(patience=2)).fit()
+    with pytest.raises(ConfigError, match="plateau"):
+        make_trainer(data=(points(), None), schedule=schedules.plateau).fit()
 
 
 # ------------------------------------------------------------------------------------------------- divergence
@@ -514,7 +570,7 @@ def test_a_divergence_names_the_step_and_the_last_good_checkpoint_and_the_weight
 
 
 def test_a_divergence_before_any_checkpoint_says_so() -> None:
-    with pytest.raises(DivergedError, match=r"step 2 \(epoch 1\); none was saved yet"):
+    with pytest.raises(DivergedError, match=r"step 2 \(epoch 1\); no checkpoint was saved before"):
         make_trainer(task=Explodes(2)).fit()
 
 

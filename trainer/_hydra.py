@@ -57,6 +57,18 @@ def groups() -> list[str]:
     return [name for name in named if name in found] + sorted(found - {*named, "hydra"})
 
 
+def implied(words: Sequence[str]) -> list[str]:
+    """The words of a command line with what they imply: `data=digits` alone means `experiment=digits`.
+
+    The data decides which model and task make sense; where an experiment has the name of the data and none is typed,
+    that one is meant.
+    """
+    named = [word.partition("=")[2] for word in words if word.startswith("data=")]
+    if not named or any(word.startswith(("experiment=", "resume=/", "resume=.")) for word in words):
+        return list(words)
+    return [*words, *([f"experiment={named[-1]}"] if named[-1] in options("experiment") else [])]
+
+
 # --------------------------------------------------------------------------------------------------------- composing
 
 

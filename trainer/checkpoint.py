@@ -58,9 +58,11 @@ class Checkpoints:
         self._error: Exception | None = None
         self._damaged: set[str] = set()  # found so while looking for one to go on from
 
-    def attach(self, folder: Path) -> None:
-        """Says where to write, and clears what a killed save left there."""
+    def attach(self, folder: Path | None) -> None:
+        """Says where to write (nowhere if None), and clears what a killed save left there."""
         self.folder = folder
+        if folder is None:
+            return
         for leftover in [*folder.glob(".tmp-*"), *folder.glob(".old-*")]:
             shutil.rmtree(leftover, ignore_errors=True)
 
@@ -134,6 +136,11 @@ class Checkpoints:
             return []
         return sorted(path.name for path in self.folder.glob("step-*") if (path / MANIFEST).is_file())
 
+    def last_path(self) -> Path | None:
+        """The newest checkpoint's folder, not looked into."""
+        names = self.names()
+        return self.folder / names[-1] if self.folder and names else None
+
     def best_name(self) -> str | None:
         if self.folder is None:
             return None
@@ -152,7 +159,8 @@ class Checkpoints:
         Raises:
             CheckpointError: there are checkpoints, and each one is damaged.
         """
-        assert self.folder is not None
+        if self.folder is None:
+            return None
         reasons: list[str] = []
         for name in reversed(self.names()):
             try:

@@ -27,6 +27,7 @@ def train(argv: Sequence[str] | None = None) -> int:
 
 
 def _train(words: list[str]) -> int:
+    from trainer._hydra import implied
     from trainer.config import load_env
 
     load_env()
@@ -35,6 +36,7 @@ def _train(words: list[str]) -> int:
 
         print(help_text())
         return 0
+    words = implied(words)
     flags = [word for word in words if word.startswith("-")]
     overrides = [word for word in words if not word.startswith("-")]
     if any(flag not in ("-m", "--multirun") for flag in flags):
@@ -94,11 +96,10 @@ def _sweep_of(folder: Path) -> Path | None:
 
 def _sweep(words: list[str], overrides: list[str]) -> int:
     from trainer import _hydra
-    from trainer.overrides import check, check_sweep
+    from trainer.overrides import check_sweep
     from trainer.sweep import Job, job_place, table
 
-    jobs = check_sweep(overrides)
-    places = [job_place(check(job), job, _hydra.choices(job)) for job in jobs]
+    places = [job_place(cfg, job, _hydra.choices(job)) for job, cfg in check_sweep(overrides)]
     sys.argv[1:] = words
     code = 0
     try:
@@ -171,20 +172,19 @@ def check(argv: Sequence[str] | None = None) -> int:
 
 
 def _check(words: list[str]) -> int:
-    from trainer import config
+    from trainer import _hydra, config
     from trainer.overrides import check, check_sweep
 
     if words and words[0] in ("--help", "-h"):
         print(check.__doc__)
         return 0
     config.load_env()
-    overrides = [word for word in words if not word.startswith("-")]
-    jobs = check_sweep(overrides) if {"-m", "--multirun"} & set(words) else [overrides]
-    for job in jobs:
-        cfg = check(job)
-        for warning in config.warnings(cfg):
-            print(f"warning: {warning}")
-    print(f"{len(jobs)} config{'s' if len(jobs) > 1 else ''} checked: no mistake found")
+    overrides = _hydra.implied([word for word in words if not word.startswith("-")])
+    swept = {"-m", "--multirun"} & set(words)
+    configs = [cfg for _, cfg in check_sweep(overrides)] if swept else [check(overrides)]
+    for warning in dict.fromkeys(warning for cfg in configs for warning in config.warnings(cfg)):
+        print(f"warning: {warning}")
+    print(f"{len(configs)} config{'s' if len(configs) > 1 else ''} checked: no mistake found")
     return 0
 
 

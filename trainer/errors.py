@@ -52,6 +52,12 @@ class DivergedError(TrainerError):
 
     exit_code = 4
 
+    def locate(self, step: int, epoch: int, checkpoint: object | None) -> None:
+        """Adds where it happened, what is still good, and what may help."""
+        good = f"the last good checkpoint is {checkpoint}" if checkpoint else "no checkpoint was saved before"
+        help = "Lower optimizer.lr, set clip=norm, or look at the data."
+        self.args = (f"{self} at or before step {step} (epoch {epoch}); {good}.\n{help}",)
+
 
 class CheckpointError(TrainerError):
     """A checkpoint is missing, damaged, or belongs to another run."""

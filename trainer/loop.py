@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import math
 import signal
 from collections.abc import Iterable, Mapping, Sequence
@@ -49,8 +48,7 @@ class Trainer:
         data: the data, or a pair (training set, validation set); the validation set may be None.
         optimizer: any torch optimizer over the model's parameters.
         schedule: the learning rate over the run; constant by default.
-        epochs: passes over the training set. batch_size: samples of a micro-batch.
-        accumulate: micro-batches of one update.
+        epochs: passes over the training set. batch_size: samples of a micro-batch. accumulate: micro-batches an update.
         clip, precision, ema: bounds of the gradients, number format, averaged weights; off by default.
         patience: the monitored metric, and when to stop early; by default `val/loss`, never.
         checkpoints: which checkpoints to keep; by default the best and the last.
@@ -59,8 +57,7 @@ class Trainer:
         folder: the run folder; None keeps nothing.
         resume: `never` refuses a folder that holds a run, `auto` goes on with it, `must` also refuses an empty one.
         trackers: who is told; by default the journal, the console and wandb (offline without a key).
-        hooks: observers by name.
-        world: device and threads.
+        hooks: observers by name. world: device and threads.
         limit: the most batches of an epoch and of an evaluation, for a quick look.
         config, lines: what a composed run adds to its records and to the plan that is shown.
     """
@@ -97,23 +94,21 @@ class Trainer:
         self.world = world or World()
         self.world.apply()
         self.device = self.world.device
-        self.model = model.to(self.device)
-        self.task = task.to(self.device)
+        self.model, self.task = model.to(self.device), task.to(self.device)
         self.data = data if isinstance(data, Data) else Data(*data)
         self.epochs, self.seed = epochs, seed
         self.folder = folder if isinstance(folder, RunFolder) or folder is None else RunFolder(folder)
         self.config, self.lines = config or {}, lines or {}
-
         self.signals = Signals()
         shared = {"seed": seed, "device": self.device, "limit": limit, "stopping": lambda: self.signals.number > 0}
         self.loader = loader_of(self.data, "train", batch_size, accumulate=accumulate, **shared)
         val_loader = loader_of(self.data, "val", batch_size, **shared) if self.data.val is not None else None
         self.steps_per_epoch = self.loader.steps_per_epoch
         self.steps = epochs * self.steps_per_epoch
-        every = functools.partial(Every, steps_per_epoch=self.steps_per_epoch, total_steps=self.steps)
-        self.evaluate_every = every(Duration.parse(evaluate_every, "evaluate_every"))
-        self.log_every = every(Duration.parse(log_every, "log_every"))
-        self.checkpoint_every = every(Duration.parse(checkpoint_every, "checkpoint_every"))
+        length = self.steps_per_epoch, self.steps
+        self.evaluate_every = Every(Duration.parse(evaluate_every, "evaluate_every"), *length)
+        self.log_every = Every(Duration.parse(log_every, "log_every"), *length)
+        self.checkpoint_every = Every(Duration.parse(checkpoint_every, "checkpoint_every"), *length)
 
         # Policy: whatever can change the course of a run is a part, called on a written line below.
         self.update = Update(optimizer, clip or Clip(), precision or Precision(), self.device)
@@ -121,14 +116,11 @@ class Trainer:
         self.ema = ema or Ema()
         self.ema.attach(self.model)
         self.patience = patience or Patience(patience=None)
-        if self.data.val is None and self.patience.patience is not None:
-            raise ConfigError("early_stopping: there is no validation set, so it would never stop; use patience=None")
         self.patience.mode = direction(self.patience.monitor, self.patience.mode, task.measures)
         self.best = Best(self.patience.monitor, self.patience.mode)
         self.progress, self.history, self.clock = Progress(), History(), Clock()
         self.checkpoints = checkpoints or Checkpoints()
-        if self.folder is not None:
-            self.checkpoints.attach(self.folder.checkpoints)
+        self.checkpoints.attach(self.folder.checkpoints if self.folder else None)
         self.evaluator = Evaluator(task, self.data, val_loader, self.update.precision, self.world)
 
         # Observation: told, and never asked.
@@ -170,8 +162,6 @@ class Trainer:
             SaveError: the last checkpoint could not be written.
         """
         rehearse(self)
-        if self.folder is not None:
-            self.folder.create()
         self.clock.start()
         self.trackers.start(plan(self))
         try:
@@ -237,9 +227,10 @@ class Trainer:
         an update, a checkpoint never falls inside one.
         """
         evaluation, improved = None, False
-        if self._due(self.log_every, epoch_ended):
+        now = self.progress.step, self.progress.epoch, epoch_ended, self.clock.seconds
+        if self.log_every.due(*now):
             self.note()
-        if self._due(self.evaluate_every, epoch_ended) or self.progress.epoch >= self.epochs:
+        if self.evaluate_every.due(*now) or self.progress.epoch >= self.epochs:
             evaluation = self.evaluate()
             row = self.note()
             row.update(evaluation.metrics)
@@ -254,7 +245,7 @@ class Trainer:
             self.hand_on()
             self.trackers.evaluated(row, improved)
             self.hooks.on_evaluation(self, evaluation)
-        if self._due(self.checkpoint_every, epoch_ended) or improved or self.state != "running":
+        if self.checkpoint_every.due(*now) or improved or self.state != "running":
             self.save(best=improved)
 
     def decide(self) -> None:
@@ -282,11 +273,7 @@ class Trainer:
         return self.history.row(self.progress, self.clock.seconds, self._rates)
 
     def hand_on(self) -> None:
-        """Gives the rows to hooks and trackers.
-
-        Raises:
-            DivergedError: a loss or a gradient norm among them is not finite.
-        """
+        """Gives the rows to hooks and trackers; raises DivergedError where a value among them is not finite."""
         rows = self.history.take()
         for row in rows:
             self.hooks.on_log(self, row)
@@ -322,7 +309,7 @@ class Trainer:
         """Puts the newest whole checkpoint back; returns whether there was one.
 
         Raises:
-            CheckpointError: every checkpoint is damaged, or it does not fit; or there is none, and there must be.
+            CheckpointError: every checkpoint is damaged, or does not fit; or there is none, and there must be.
         """
         found = self.checkpoints.newest()
         if found is None:
@@ -336,8 +323,6 @@ class Trainer:
         self._saved = self.progress.step
         self._rates = self.schedule.rates
         return True
-
-    # -------------------------------------------------------------------------------------------------- accounts
 
     def outcome(self, exit_code: int = 0) -> Outcome:
         """How the run stands, or how it ended."""
@@ -356,15 +341,9 @@ class Trainer:
         """The run ends with an error: what is known is written, and nothing is saved half-way through a step."""
         self.checkpoints.wait()
         if isinstance(error, DivergedError):
-            kept = self.checkpoints.names()
-            good = f"the last good checkpoint is {self.checkpoints.folder}/{kept[-1]}" if kept else "none was saved yet"
-            where = f"at or before step {self.progress.step + 1} (epoch {self.progress.epoch + 1})"
-            error.args = (f"{error} {where}; {good}.\nLower optimizer.lr, set clip=norm, or look at the data.",)
+            error.locate(self.progress.step + 1, self.progress.epoch + 1, self.checkpoints.last_path())
         self.state, self.reason = "failed", str(error) or type(error).__name__
         with contextlib.suppress(DivergedError):  # the rows before it show how it came
             self.hand_on()
         self.hooks.on_exception(self, error)
         self.trackers.finish(self.outcome(getattr(error, "exit_code", 1)))
-
-    def _due(self, every: Every, epoch_ended: bool = False) -> bool:
-        return every.due(self.progress.step, self.progress.epoch, epoch_ended, self.clock.seconds)

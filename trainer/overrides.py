@@ -41,8 +41,8 @@ def check(overrides: Sequence[str] = ()) -> DictConfig:
     return cfg
 
 
-def check_sweep(overrides: Sequence[str]) -> list[list[str]]:
-    """The overrides of each job of a sweep, every job's config found without mistakes.
+def check_sweep(overrides: Sequence[str]) -> list[tuple[list[str], DictConfig]]:
+    """The overrides and the config of each job of a sweep, without mistakes.
 
     Raises:
         ConfigError: every mistake of every job, each told once.
@@ -52,19 +52,23 @@ def check_sweep(overrides: Sequence[str]) -> list[list[str]]:
     except ConfigError as error:
         unswept = [word for word in overrides if not _hydra.is_swept(word)]
         raise ConfigError(_explain(unswept)[0] or [_first_line(error)]) from None
+    made: list[tuple[list[str], DictConfig]] = []
     told: list[str] = []
     refused: list[str] = []  # a word is explained once, however many jobs it is in
     for job in jobs:
         words = [word for word in job if word not in refused]
         try:
-            found = config.problems(_hydra.compose(words))
+            cfg = _hydra.compose(words)
         except ConfigError:
             found, bad = _explain(words)
             refused += bad
+        else:
+            found = config.problems(cfg)
+            made.append((job, cfg))
         told += [problem for problem in found if problem not in told]
     if told:
         raise ConfigError(told)
-    return jobs
+    return made
 
 
 def apply(path: Path, overrides: Sequence[str]) -> DictConfig:

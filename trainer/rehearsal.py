@@ -22,6 +22,8 @@ def rehearse(trainer: Trainer) -> None:
     Raises:
         ConfigError: the model refuses the data, or no evaluation gives the monitored metric.
     """
+    if trainer.data.val is None and trainer.patience.patience is not None:
+        raise ConfigError("early_stopping: there is no validation set, so it would never stop; use early_stopping=none")
     model, task, data = trainer.model, trainer.task, trainer.data
     batch: Any = None
     found: dict[str, float] = {}

@@ -144,6 +144,8 @@ class Warmup:
         if self.length.unit == "never":
             return 0
         steps = self.length.steps(steps_per_epoch, total_steps)
+        if self.length.unit == "%":  # of a very short run, too
+            steps = min(steps, total_steps - 1)
         if steps >= total_steps:
             raise ConfigError(
                 f"warmup.length: {self.length} are {steps} steps and the whole run has {total_steps}; "

@@ -154,7 +154,7 @@ def _common_shape(samples: list[Sample], settings: Settings, findings: Findings)
             findings.problems.append(
                 f"{sample.image} is {size[1]}x{size[0]} and its mask {sample.mask} is {other[1]}x{other[0]}{turned}"
             )
-    common = Counter(sizes[sample.name] for sample in findings.kept(samples)).most_common()
+    common = Counter(sizes[sample.name] for sample in findings.kept(samples) if sample.name in sizes).most_common()
     if settings.shape is None and len(common) > 1:
         shown = ", ".join(f"{width}x{height} ({n})" for (height, width), n in common[:3])
         findings.problems.append(

@@ -51,7 +51,9 @@ def picture_size(path: Path) -> tuple[int, int]:
     """
 
     def size(image: Image.Image) -> tuple[int, int]:
-        if image.getexif().get(_ORIENTATION) not in _SIDEWAYS:
+        # Pillow would decode a whole PNG in search of EXIF data behind the pixels, where hardly any program writes it.
+        unturned = image.format == "PNG" and "exif" not in image.info
+        if unturned or image.getexif().get(_ORIENTATION) not in _SIDEWAYS:
             return image.height, image.width
         if image.format == "TIFF":  # whether its header is turned already depends on Pillow's version
             ImageOps.exif_transpose(image, in_place=True)

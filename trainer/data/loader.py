@@ -70,9 +70,8 @@ class Loader:
         self.device = device or torch.device("cpu")
         self._cuts = self._find_cuts()  # where the batches of an epoch begin, and the end of the last
         self._source = _as_source(dataset)
-        self._workers = None if self._source else _Workers(dataset, seed, workers, collate, self.device.type == "cuda")
-        if self._workers is not None:
-            self._workers.stopping = stopping
+        pin = self.device.type == "cuda"
+        self._workers = None if self._source else _Workers(dataset, seed, workers, collate, pin, stopping)
 
     def close(self) -> None:
         """Ends the worker processes; the next batches start new ones."""
@@ -204,9 +203,10 @@ class _Plan:
 class _Workers:
     """A DataLoader that is told its batches."""
 
-    def __init__(self, dataset: Dataset[Any], seed: int, workers: int, collate: Any, pin: bool) -> None:
-        self.plan = _Plan()
-        self.stopping: Callable[[], bool] = lambda: False
+    def __init__(
+        self, dataset: Dataset[Any], seed: int, workers: int, collate: Any, pin: bool, stopping: Callable[[], bool]
+    ) -> None:
+        self.plan, self.stopping = _Plan(), stopping
         self.loader: DataLoader[Any] | None = None
         self._make = functools.partial(
             DataLoader,

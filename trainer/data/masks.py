@@ -165,7 +165,14 @@ class MaskCode:
         lossy = any(_LOSSY in mask.info for mask in masks)
         grey = all(code == (code & 255) * 0x010101 for code in counts)
         if chosen and (not grey or lossy or {_unpack(code) for code in counts} <= set(chosen)):
-            return cls(chosen, ignore_index, chosen, lossy, ignore_index is not None, "the given colours")
+            return cls(
+                chosen,
+                ignore_index,
+                keys=chosen,
+                nearest=lossy,
+                others_ignored=ignore_index is not None,
+                words="the given colours",
+            )
         if grey:
             return _learn_grey({code & 255: n for code, n in counts.items()}, wanted, chosen, ignore_index, lossy)
         found = tuple(_unpack(code) for code in sorted(counts))
@@ -252,13 +259,19 @@ def _colour_counts(masks: Sequence[Image.Image]) -> dict[int, int]:
     """How many pixels have each colour, packed in 24 bits."""
     total: dict[int, int] = {}
     for mask in masks:
-        for count, color in _colours(mask.convert("RGB")):
-            total[_pack(color)] = total.get(_pack(color), 0) + count
+        for count, value in _colours(mask if mask.mode == "L" else mask.convert("RGB")):
+            key = value * 0x010101 if isinstance(value, int) else _pack(value)
+            total[key] = total.get(key, 0) + count
     return total
 
 
 def _colours(image: Image.Image) -> list[tuple[int, Any]]:
-    return list(image.getcolors(1 << 24) or [])
+    """(count, value) of every value in a picture."""
+    found = image.getcolors(4096)  # its table is allocated at once: a larger one would cost more than the counting
+    if found is None:
+        values, counts = np.unique(np.asarray(image).reshape(-1, 3), axis=0, return_counts=True)
+        return list(zip(counts.tolist(), values.tolist(), strict=True))
+    return list(found)
 
 
 def _distinct(colors: Sequence[Color]) -> bool:

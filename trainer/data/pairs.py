@@ -31,8 +31,10 @@ def pair(root: Path, images: Path, masks: Path, suffix: str, problems: list[str]
                  ((images, "data.images", pictures), (masks, "data.masks", drawings)) if not p]  # fmt: skip
     if not pictures or not drawings:
         return []
-    by_key = _keyed([(_key(path, images), path) for path in pictures], "pictures", problems)
-    of_masks = _keyed([(_mask_key(_key(path, masks), by_key, suffix), path) for path in drawings], "masks", problems)
+    by_key = _keyed([(_key(path, images), path) for path in pictures], f"pictures in {images}", problems)
+    of_masks = _keyed(
+        [(_mask_key(_key(path, masks), by_key, suffix), path) for path in drawings], f"masks in {masks}", problems
+    )
     lonely = [path.name for key, path in by_key.items() if key not in of_masks]
     spare = [path.name for key, path in of_masks.items() if key not in by_key]
     if lonely:
@@ -61,7 +63,5 @@ def _keyed(found: list[tuple[str, Path]], what: str, problems: list[str]) -> dic
     by_key: dict[str, Path] = {}
     doubles = [f"{by_key[key].name} and {path.name}" for key, path in found if by_key.setdefault(key, path) is not path]
     if doubles:
-        problems.append(
-            f"{len(doubles)} {what} share their name with another: {listed(doubles)} in {found[0][1].parent}"
-        )
+        problems.append(f"{what} share a name: {listed(doubles)}")
     return by_key

@@ -74,6 +74,8 @@ class Trackers(Tracker):
         return {type(t).__name__.lower(): t for t in self.trackers if hasattr(t, "load_state_dict")}
 
     def start(self, plan: Plan) -> None:
+        if plan.folder is not None:
+            plan.folder.create()
         for tracker in self.trackers:
             tracker.start(plan)
 
