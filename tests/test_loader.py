@@ -19,7 +19,7 @@ from torch.utils.data import Dataset, IterableDataset, Subset, TensorDataset
 
 from tests.small import bits, points
 from trainer.data.loader import Loader, samples_of, to_device
-from trainer.errors import ConfigError, DataError, WorkerError, WorkerError
+from trainer.errors import ConfigError, DataError, WorkerError
 
 
 class Noisy(Dataset[Any]):
@@ -195,6 +195,9 @@ def test_a_limit_cuts_the_epoch_short(limit: int | None, expected: list[int]) ->
 class Endless(IterableDataset[Any]):
     def __iter__(self) -> Iterator[Any]:
         yield 1
+
+    def __len__(self) -> int:
+        return 1
 
 
 class Unknown(Dataset[Any]):

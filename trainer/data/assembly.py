@@ -119,20 +119,14 @@ def assemble(
         names = [sample.name for sample in part]
         return Memory(_taken(images, names), _taken(targets, names), names, preprocess, augment)
 
-    facts = {
-        "in_channels": settings.channels,
-        "image_size": shape,
-        "in_features": settings.channels * shape[0] * shape[1],
-        **facts,
-        "preprocess": preprocess,
-    }
+    facts = {**_picture_facts(preprocess), **facts, "preprocess": preprocess}
     told = [
         f"{kind}: {len(train)} training and {len(val)} validation pictures, {shape[0]}x{shape[1]} {settings.bands}",
         f"{facts['num_classes']} classes" + (f" ({reader.code.words})" if reader.code else ""),
         "in memory" if in_memory else "read from disk",
         f"augmentation: {settings.augment}",
+        *([f"{len(findings.left_out)} unreadable left out"] if findings.left_out else []),
     ]
-    told += [f"{len(findings.left_out)} unreadable left out"] if findings.left_out else []
     return Data(
         train=dataset(train, settings.augment),
         val=dataset(val, None) if val else None,
@@ -141,6 +135,15 @@ def assemble(
         summary=", ".join(told),
         names=[sample.name for sample in [*train, *val]],
     )
+
+
+def _picture_facts(preprocess: Preprocess) -> dict[str, Any]:
+    height, width = preprocess.size
+    return {
+        "in_channels": preprocess.channels,
+        "image_size": (height, width),
+        "in_features": preprocess.channels * height * width,
+    }
 
 
 def _common_shape(samples: list[Sample], settings: Settings, findings: Findings) -> tuple[int, int]:

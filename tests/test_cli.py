@@ -1,0 +1,253 @@
+"""The commands as a user types them, in real processes: what they print, what they leave, what they return."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+ROOT = Path(__file__).resolve().parents[1]
+QUICK = ["experiment=digits", "epochs=2", "wandb.mode=disabled", "world.threads=1"]
+
+
+def command(name: str, *words: str, cwd: Path, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+    code = f"import sys; from trainer.cli import {name}; sys.exit({name}())"
+    paths = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+    full = {**os.environ, "PYTHONPATH": paths, **(env or {})}
+    return subprocess.run([sys.executable, "-c", code, *words], cwd=cwd, env=full, capture_output=True, text=True)
+
+
+def rows(folder: Path) -> list[dict[str, float]]:
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def timeless(folder: Path) -> list[dict[str, float]]:
+    return [{key: value for key, value in row.items() if key != "time"} for row in rows(folder)]
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    newest = sorted((folder / "checkpoints").glob("step-*"))[-1]
+    return torch.load(newest / "weights.pt", weights_only=True)
+
+
+def same(one: Path, other: Path) -> bool:
+    a, b = weights(one), weights(other)
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with two runs of one config, `a` and `b`, and one of another seed, `c`."""
+    cwd = tmp_path_factory.mktemp("runs")
+    for name, seed in (("a", 0), ("b", 0), ("c", 1)):
+        made = command("train", *QUICK, f"name={name}", f"seed={seed}", cwd=cwd)
+        assert made.returncode == 0, made.stderr
+    return cwd
+
+
+def test_the_run_folder_is_as_the_contract_says(done: Path) -> None:
+    folder = done / "runs/a"
+    assert {path.name for path in folder.iterdir() if not path.name.startswith(".")} == {
+        "config.yaml", "status.json", "metrics.jsonl", "train.log", "media", "checkpoints", "preview.png",
+    }  # fmt: skip
+    status = json.loads((folder / "status.json").read_text())
+    assert {"state", "config_hash", "attempt", "host", "pid", "wandb_id", "code_version", "result"} <= status.keys()
+    assert status["state"] == "finished"
+    assert {"best", "last", "step", "epoch", "reason", "seconds"} <= status["result"].keys()
+    newest = sorted((folder / "checkpoints").glob("step-*"))[-1]
+    assert {path.name for path in newest.iterdir()} == {"weights.pt", "state.pt", "manifest.json"}
+    torch.load(newest / "state.pt", weights_only=True)
+    assert (folder / "checkpoints" / (folder / "checkpoints/best").read_text().strip()).is_dir()
+    assert list(folder.glob("media/step-*/sheet.png"))
+    assert [row["step"] for row in rows(folder)] == sorted({row["step"] for row in rows(folder)})
+
+
+def test_the_same_config_and_seed_end_with_the_same_bits_and_another_seed_does_not(done: Path) -> None:
+    assert same(done / "runs/a", done / "runs/b")
+    assert timeless(done / "runs/a") == timeless(done / "runs/b")
+    assert not same(done / "runs/a", done / "runs/c")
+
+
+def test_a_finished_run_answers_from_its_result(done: Path) -> None:
+    before = (done / "runs/a/status.json").read_text()
+    made = command("train", "resume=runs/a", cwd=done)
+    assert made.returncode == 0
+    assert "already finished" in made.stdout
+    assert (done / "runs/a/status.json").read_text() == before
+
+
+def test_a_name_that_is_taken_is_refused_and_nothing_is_overwritten(done: Path) -> None:
+    before = (done / "runs/a/metrics.jsonl").read_bytes()
+    made = command("train", *QUICK, "name=a", cwd=done)
+    assert made.returncode == 2
+    assert "resume=auto" in made.stderr
+    assert (done / "runs/a/metrics.jsonl").read_bytes() == before
+
+
+def test_evaluate_finds_what_the_run_found(done: Path) -> None:
+    made = command("evaluate", "runs/a", cwd=done)
+    found = json.loads(made.stdout)
+    best = json.loads((done / "runs/a/status.json").read_text())["result"]["best"]
+    assert {key: found[key] for key in found if key.startswith("val/")} == {
+        key: value for key, value in best.items() if key.startswith("val/")
+    }
+
+
+def test_compare_shows_the_best_run_first_and_the_key_that_differs(done: Path) -> None:
+    made = command("compare", "runs", "--csv", "table.csv", cwd=done)
+    assert made.returncode == 0
+    assert made.stdout.splitlines()[0].split()[:3] == ["run", "state", "epoch"]
+    assert "seed" in made.stdout.splitlines()[0]
+    assert len((done / "table.csv").read_text().splitlines()) == 4
+
+
+def test_more_epochs_extend_a_finished_run(done: Path, tmp_path: Path) -> None:
+    first = command("train", *QUICK, "name=short", "scheduler=constant", cwd=tmp_path)
+    longer = command("train", "resume=runs/short", "epochs=3", cwd=tmp_path)
+    whole = command("train", *QUICK, "epochs=3", "name=whole", "scheduler=constant", cwd=tmp_path)
+    assert (first.returncode, longer.returncode, whole.returncode) == (0, 0, 0)
+    assert same(tmp_path / "runs/short", tmp_path / "runs/whole")
+    assert timeless(tmp_path / "runs/short") == timeless(tmp_path / "runs/whole")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=lambda n: n.name)
+def test_a_stopped_run_goes_on_by_the_command_that_it_prints(number: signal.Signals, tmp_path: Path) -> None:
+    code = "import sys; from trainer.cli import train; sys.exit(train())"
+    words = [*QUICK, "epochs=400", "early_stopping=none", "name=cut", "log_every=1step"]
+    env = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}
+    start = [sys.executable, "-c", code, *words]
+    with subprocess.Popen(start, cwd=tmp_path, env=env, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            if line.startswith("epoch"):
+                process.send_signal(number)
+                break
+        rest = process.stdout.read()
+    assert process.returncode == 128 + number
+    assert "trainer resume=runs/cut" in rest
+    status = json.loads((tmp_path / "runs/cut/status.json").read_text())
+    assert status["state"] == "interrupted"
+    reached = status["result"]["step"]
+    made = command("train", "resume=runs/cut", f"epochs={reached // 45 + 2}", cwd=tmp_path)
+    assert made.returncode == 0, made.stderr
+    steps = [row["step"] for row in rows(tmp_path / "runs/cut")]
+    assert steps == list(range(1, 45 * (reached // 45 + 2) + 1))
+
+
+def test_a_sweep_runs_each_job_once_and_answers_the_second_time(tmp_path: Path) -> None:
+    words = ["-m", *QUICK, "optimizer=sgd,adamw", "seed=0,1"]
+    first = command("train", *words, cwd=tmp_path)
+    assert first.returncode == 0, first.stderr
+    assert "4 of 4 jobs finished" in first.stdout
+    folders = sorted(path.parent for path in tmp_path.glob("runs/*/*/status.json"))
+    assert len(folders) == 4
+    before = [(folder / "status.json").read_text() for folder in folders]
+    again = command("train", *words, cwd=tmp_path)
+    assert again.returncode == 0
+    assert again.stdout.count("already finished") == 4
+    assert [(folder / "status.json").read_text() for folder in folders] == before
+
+
+def test_one_failing_job_does_not_end_a_sweep(tmp_path: Path) -> None:
+    (tmp_path / "fails.py").write_text(
+        "import sys\nfrom trainer.models import CNN\n"
+        "def net(in_channels, num_classes, how):\n"
+        "    if how == 'exit': sys.exit(3)\n"
+        "    if how == 'raise': raise RuntimeError('broken on purpose')\n"
+        "    return CNN(in_channels, num_classes)\n"
+    )
+    (tmp_path / "conf/model").mkdir(parents=True)
+    (tmp_path / "conf/model/fails.yaml").write_text("_target_: fails.net\nhow: fine\n")
+    made = command("train", "-m", *QUICK, "model=fails", "model.how=raise,exit,fine", cwd=tmp_path)
+    assert made.returncode == 1
+    assert "1 of 3 jobs finished" in made.stdout
+    assert "broken on purpose" in made.stdout
+
+
+def test_a_model_of_ones_own_trains_from_a_file_and_a_module_in_an_empty_folder(tmp_path: Path) -> None:
+    (tmp_path / "my_model.py").write_text(
+        "from torch import nn\n"
+        "class Net(nn.Module):\n"
+        "    def __init__(self, in_features: int, num_classes: int, width: int = 16):\n"
+        "        super().__init__()\n"
+        "        self.net = nn.Sequential(nn.Flatten(), nn.Linear(in_features, width), nn.ReLU(), nn.Linear(width, num_classes))\n"
+        "    def forward(self, x):\n"
+        "        return self.net(x)\n"
+    )
+    (tmp_path / "conf/model").mkdir(parents=True)
+    (tmp_path / "conf/model/mine.yaml").write_text("_target_: my_model.Net\nwidth: 24\n")
+    made = command("train", *QUICK, "model=mine", "name=mine", cwd=tmp_path)
+    assert made.returncode == 0, made.stderr
+    assert weights(tmp_path / "runs/mine")["net.1.weight"].shape == (24, 64)
+    loading = (
+        "import trainer; from PIL import Image\n"
+        "model = trainer.load('runs/mine')\n"
+        "print(tuple(model(model.preprocess(Image.new('RGB', (20, 30)))).shape), len(model.classes), model.training)"
+    )
+    env = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{tmp_path}"}
+    loaded = subprocess.run([sys.executable, "-c", loading], cwd=tmp_path, env=env, capture_output=True, text=True)
+    assert loaded.stdout.strip() == "(1, 10) 10 False", loaded.stderr
+
+
+def shapes_and_masks(root: Path, count: int = 12) -> None:
+    generator = np.random.default_rng(0)
+    for folder in ("imgs", "masks"):
+        (root / folder).mkdir(parents=True)
+    for n in range(count):
+        mask = np.zeros((32, 40), np.uint8)
+        y, x = generator.integers(0, 20, 2)
+        mask[y : y + 12, x : x + 12] = 255
+        image = (mask[..., None] // 2 + generator.integers(0, 60, (32, 40, 3))).astype(np.uint8)
+        Image.fromarray(image).save(root / f"imgs/{n}.png")
+        Image.fromarray(mask).save(root / f"masks/{n}_mask.gif")
+
+
+def test_a_folder_of_images_and_masks_trains_and_shows_them(tmp_path: Path) -> None:
+    shapes_and_masks(tmp_path / "mine")
+    words = ["data=image_mask_folder", "data.root=mine", "epochs=2", "batch_size=4", "wandb.mode=disabled", "name=m"]
+    made = command("train", *words, "world.threads=1", cwd=tmp_path)
+    assert made.returncode == 0, made.stderr
+    panels = sorted((tmp_path / "runs/m/media").glob("step-*"))[-1]
+    shown = json.loads((panels / "panels.json").read_text())
+    assert shown[0]["masks"].keys() == {"true", "pred"}
+    assert set(np.unique(np.asarray(Image.open(panels / shown[0]["masks"]["true"])))) <= {0, 1}
+
+
+BAD = [
+    (["optimizer=sdg"], "did you mean sgd"),
+    (["optimzer=sgd"], "did you mean optimizer"),
+    (["optimizer.lrr=1"], "optimizer.lr"),
+    (["+optimizer.lrr=1"], "optimizer.lr"),
+    (["++epoch=3"], "epochs"),
+    (["optimizer.lr=-1"], "optimizer.lr"),
+    (["epochs=0"], "epochs: 0"),
+    (["batch_size=0"], "batch_size: 0"),
+    (["log_every=10"], "10steps"),
+    (["early_stopping.monitor=val/acuracy"], "val/accuracy"),
+    (["model._target_=nowhere.Net"], "nowhere"),
+    (["optimizer.lr=-1", "epochs=0", "clip=nrom"], "did you mean norm"),
+    (["data=image_folder", "data.root=absent"], "absent"),
+    (["data=image_mask_folder"], "data.root"),
+    (["resume=absent"], "no run folder"),
+    (["resume=must"], "resume=auto"),
+    (["model=unet_small"], "does not fit the target of shape"),
+]
+
+
+@pytest.mark.parametrize(("words", "told"), BAD, ids=lambda value: " ".join(value) if isinstance(value, list) else "")
+def test_bad_input_is_told_with_its_key_and_starts_nothing(words: list[str], told: str, tmp_path: Path) -> None:
+    first = [] if any(word.startswith("data=") for word in words) else ["experiment=digits"]
+    made = command("train", *first, *words, cwd=tmp_path)
+    assert told in made.stderr
+    assert "Traceback" not in made.stderr + made.stdout
+    assert made.returncode == (5 if words == ["resume=must"] else 2)
+    assert len(made.stderr.splitlines()) < 20
+    assert not (tmp_path / "runs").exists()
