@@ -88,8 +88,8 @@ def test_labels_may_stand_before_the_first_underscore(tmp_path: Path) -> None:
 def test_hidden_and_other_files_do_not_count_and_suffixes_may_be_capital(tmp_path: Path) -> None:
     animals(tmp_path, 2)
     picture(tmp_path / "cat" / "deep" / "BIG.PNG")
-    for name in ("cat/.hidden.png", "cat/notes.txt", ".git/x.png", "__MACOSX/cat.png", "cat/._1.png"):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
+    for name in ("cat/.hidden.png", "cat/notes.txt", ".git/x.png", "__MACOSX/cat.png", "cat/._1.png", "cat/.old/x.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text("no picture")
     data = image_folder(str(tmp_path))
     assert len(data.names) == 5 and "cat/deep/BIG.PNG" in data.names
@@ -157,6 +157,15 @@ def test_sizes_that_differ_ask_for_one(tmp_path: Path) -> None:
         "data.size: the pictures are of 2 sizes, 12x8 (4), 8x12 (1); set data.size=128, or data.size=[height,width]"
     )
     assert len(image_folder(str(tmp_path), size=8).names) == 5
+
+
+def test_validation_pictures_are_never_augmented(tmp_path: Path) -> None:
+    animals(tmp_path)
+    for cache in ("always", "never"):
+        data = image_folder(str(tmp_path), crop=0.5, jitter=0.5, cache=cache)  # type: ignore[arg-type]
+        assert data.val is not None
+        for batch in Loader(data.val, 4, shuffle=False).batches(3):
+            assert torch.equal(batch[0], torch.stack([data.val[i][0] for i in range(4)]))
 
 
 def test_given_mean_and_std_are_used(tmp_path: Path) -> None:
@@ -311,6 +320,13 @@ def test_a_masks_name_may_have_a_suffix_and_another_format(tmp_path: Path, suffi
         picture(tmp_path / "masks" / "deep" / f"x_{i}{suffix}.gif", i % 2)
     data = image_mask_folder(str(tmp_path), mask_suffix=given)
     assert sorted(data.names) == [f"imgs/deep/x_{i}.jpg" for i in range(4)]
+
+
+def test_pictures_may_be_called_masks_themselves(tmp_path: Path) -> None:
+    for i in range(3):
+        picture(tmp_path / "imgs" / f"{i}_mask.png")
+        picture(tmp_path / "masks" / f"{i}_mask.png", i % 2)
+    assert len(image_mask_folder(str(tmp_path)).names) == 3
 
 
 def test_masks_in_train_and_val_folders_and_folders_of_other_names(tmp_path: Path) -> None:

@@ -50,7 +50,7 @@ def test_palette_indices_keep_their_gaps_and_take_unused_colours_from_the_palett
 
 
 def test_a_palette_that_an_eye_cannot_tell_apart_is_not_shown(tmp_path: Path) -> None:
-    code, (mask,) = read(tmp_path, {"a.png": with_palette(TRUE, [(0, 0, 0), (1, 1, 1), (2, 2, 2)])})
+    code, (mask,) = read(tmp_path, {"a.png": with_palette(TRUE, [(0, 0, 0), (1, 0, 0), (2, 0, 0)])})
     assert np.array_equal(mask, TRUE) and code.colors == default_colors(3)
 
 
@@ -81,6 +81,11 @@ def test_class_indices_are_taken_as_they_are(tmp_path: Path, mode: str) -> None:
     image = Image.fromarray(TRUE.astype(np.uint16)) if mode == "I;16" else grey(0, 1, 2).convert(mode)
     code, (mask,) = read(tmp_path, {"a.png": image})
     assert np.array_equal(mask, TRUE) and code.colors == default_colors(3)
+
+
+def test_a_class_that_occurs_nowhere_keeps_its_index(tmp_path: Path) -> None:
+    code, (mask,) = read(tmp_path, {"a.png": grey(0, 2, 2)})
+    assert set(np.unique(mask)) == {0, 2} and len(code.colors) == 3
 
 
 def test_grey_levels_that_are_no_indices_are_sorted(tmp_path: Path) -> None:

@@ -129,7 +129,7 @@ def _report(outcome: Outcome, at: Place) -> int:
         lines.append(f"  resume    trainer resume={folder}")
     else:
         lines.append(f"  compare   trainer-compare {RunFolder(at.folder.path.parent)}")
-        if "epochs done" in outcome.reason:
+        if outcome.reason.endswith(" done"):
             lines.append(f"  longer    trainer resume={folder} epochs={2 * outcome.epoch}")
     if command := sync_command(at.folder):
         lines.append(f"  send      {command}")

@@ -21,6 +21,11 @@ _UNITS: dict[str, tuple[Unit, float]] = {
 }  # fmt: skip
 
 
+def count(number: int, unit: str) -> str:
+    """`1 epoch`, `2 epochs`: for texts."""
+    return f"{number} {unit}" if number == 1 else f"{number} {unit}s"
+
+
 @dataclass(frozen=True)
 class Duration:
     """An amount and its unit. `5%` is a share of the whole run, `never` is endless."""

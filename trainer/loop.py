@@ -18,7 +18,7 @@ from trainer.checkpoint import Checkpoints
 from trainer.clock import Clock
 from trainer.data.base import Data
 from trainer.data.loader import Batch, loader_of, samples_of
-from trainer.durations import Duration, Every
+from trainer.durations import Duration, Every, count
 from trainer.ema import Ema
 from trainer.errors import CheckpointError, ConfigError, DivergedError
 from trainer.evaluation import Evaluator
@@ -100,7 +100,7 @@ class Trainer:
         self.folder = folder if isinstance(folder, RunFolder) or folder is None else RunFolder(folder)
         self.config, self.lines = config or {}, lines or {}
         self.signals = Signals()
-        shared = {"seed": seed, "device": self.device, "limit": limit, "stopping": lambda: self.signals.number > 0}
+        shared = {"seed": seed, "device": self.device, "limit": limit}
         self.loader = loader_of(self.data, "train", batch_size, accumulate=accumulate, **shared)
         val_loader = loader_of(self.data, "val", batch_size, **shared) if self.data.val is not None else None
         self.steps_per_epoch = self.loader.steps_per_epoch
@@ -171,13 +171,14 @@ class Trainer:
                 while self.state == "running":
                     self.train_epoch()
             self.checkpoints.close()
-            self.loader.close()
-            self.evaluator.close()
             outcome = self.outcome()
             self.hooks.on_fit_end(self, outcome)
         except BaseException as error:
             self._fail(error)
             raise
+        finally:
+            self.loader.close()
+            self.evaluator.close()
         self.trackers.finish(outcome)
         return outcome
 
@@ -190,10 +191,7 @@ class Trainer:
                 self.settle(epoch_ended=False)
                 if self.state != "running":
                     return
-        if self.progress.batch < self.loader.batches_per_epoch:  # a signal has ended the loader's workers, too
-            self.settle(epoch_ended=False)
-        else:
-            self.finish_epoch()
+        self.finish_epoch()
 
     def train_group(self, group: Sequence[Batch]) -> None:
         """One optimizer update from a group of micro-batches. The seam for what trains otherwise: override it.
@@ -251,7 +249,7 @@ class Trainer:
     def decide(self) -> None:
         """Whether the run is over: agreed by all processes, and said in words."""
         if self.world.any(self.progress.epoch >= self.epochs):
-            self.state, self.reason = "finished", f"{self.epochs} epochs done"
+            self.state, self.reason = "finished", f"{count(self.epochs, 'epoch')} done"
         elif self.world.any(self.patience.exhausted):
             self.state, self.reason = "finished", self.patience.describe()
         elif self.world.any(bool(self.signals.number)):
@@ -320,6 +318,8 @@ class Trainer:
             return False
         restore(self.parts, found.state if "model" in found.state else {"model": found.weights, **found.state})
         self.checkpoints.point_best(self.best.row.get("step", -1))  # a kill may have come before the pointer moved
+        for every in (self.evaluate_every, self.log_every, self.checkpoint_every):
+            every.last = self.clock.seconds
         self._saved = self.progress.step
         self._rates = self.schedule.rates
         return True

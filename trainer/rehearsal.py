@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 
 from trainer.data.loader import Batch, loader_of
+from trainer.durations import count
 from trainer.errors import ConfigError
 from trainer.monitor import check_monitor
 from trainer.tracking.base import Plan
@@ -24,6 +25,8 @@ def rehearse(trainer: Trainer) -> None:
     """
     if trainer.data.val is None and trainer.patience.patience is not None:
         raise ConfigError("early_stopping: there is no validation set, so it would never stop; use early_stopping=none")
+    if trainer.data.val is None and trainer.schedule.unit == "value":
+        raise ConfigError("scheduler: there is no validation set, so a plateau schedule would never move; use another one")
     model, task, data = trainer.model, trainer.task, trainer.data
     batch: Any = None
     found: dict[str, float] = {}
@@ -53,14 +56,14 @@ def _first_batch(trainer: Trainer, which: Literal["train", "val"]) -> Batch:
 
 def plan(trainer: Trainer) -> Plan:
     """What is known before the first step, for the trackers and for the person who waits."""
-    count = sum(parameter.numel() for parameter in trainer.model.parameters())
+    size = sum(parameter.numel() for parameter in trainer.model.parameters())
     loader, patience = trainer.loader, trainer.patience.patience
     samples = f"{loader.batch_size} samples" + (f" x {loader.accumulate}" if loader.accumulate > 1 else "")
     stops = f", stops after {patience} evaluations without a better one" if patience else ""
     lines = {
         "data": trainer.data.summary or f"{loader.samples} training samples",
-        "model": f"{type(trainer.model).__name__}, {count:,} parameters",
-        "steps": f"{trainer.epochs} epochs x {trainer.steps_per_epoch} = {trainer.steps} steps of {samples}",
+        "model": f"{type(trainer.model).__name__}, {size:,} parameters",
+        "steps": f"{count(trainer.epochs, 'epoch')} x {trainer.steps_per_epoch} = {trainer.steps} steps of {samples}",
         "monitor": f"{trainer.best.monitor} ({trainer.best.mode}){stops}",
         "device": f"{trainer.world.describe()}, {trainer.update.precision.dtype}",
         **trainer.lines,
@@ -68,7 +71,7 @@ def plan(trainer: Trainer) -> Plan:
     if trainer.folder is not None:
         lines["folder"] = str(trainer.folder)
     if trainer.progress.step:
-        lines["resumed"] = f"at step {trainer.progress.step}, after {trainer.progress.epoch} epochs"
+        lines["resumed"] = f"at step {trainer.progress.step}, after {count(trainer.progress.epoch, 'epoch')}"
     return Plan(
         folder=trainer.folder,
         steps=trainer.steps,

@@ -163,7 +163,7 @@ def refuse_changes(cfg: DictConfig, folder: RunFolder) -> None:
 def _extended(cfg: DictConfig, status: Mapping[str, Any]) -> bool:
     """Whether a finished run has more to do: it ended because its epochs were done, and now there are more."""
     result = status.get("result") or {}
-    return bool(cfg.epochs > result.get("epoch", 0) and "epochs done" in result.get("reason", ""))
+    return bool(cfg.epochs > result.get("epoch", 0) and result.get("reason", "").endswith(" done"))
 
 
 def stored_outcome(status: Mapping[str, Any]) -> Outcome:

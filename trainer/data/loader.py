@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+import logging
 import signal
 import threading
 from collections.abc import Callable, Iterator
@@ -15,6 +16,8 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 from trainer.data.base import BatchSource, Data
 from trainer.errors import DataError, WorkerError
 from trainer.state import ORDER, SAMPLE, mix, seed_generators
+
+log = logging.getLogger("trainer")
 
 Batch = Any  # whatever the dataset's samples collate to; its first tensor has the samples along dimension 0
 
@@ -33,7 +36,6 @@ class Loader:
         shuffle: a new order each epoch; otherwise the dataset's own.
         workers: loader processes; 0 loads in this one. Not used by the fast path.
         limit: the most batches of an epoch, for a quick look.
-        stopping: whether the run is about to end; if workers die then, the batches end and it is no error.
 
     Raises:
         DataError: the dataset is empty, or has no length.
@@ -51,7 +53,6 @@ class Loader:
         collate: Callable[[list[Any]], Any] | None = None,
         device: torch.device | None = None,
         limit: int | None = None,
-        stopping: Callable[[], bool] = lambda: False,
         what: str = "training",
     ) -> None:
         if isinstance(dataset, IterableDataset) or not hasattr(dataset, "__len__"):
@@ -71,7 +72,7 @@ class Loader:
         self._cuts = self._find_cuts()  # where the batches of an epoch begin, and the end of the last
         self._source = _as_source(dataset)
         pin = self.device.type == "cuda"
-        self._workers = None if self._source else _Workers(dataset, seed, workers, collate, pin, stopping)
+        self._workers = None if self._source else _Workers(dataset, seed, workers, collate, pin)
 
     def close(self) -> None:
         """Ends the worker processes; the next batches start new ones."""
@@ -203,10 +204,8 @@ class _Plan:
 class _Workers:
     """A DataLoader that is told its batches."""
 
-    def __init__(
-        self, dataset: Dataset[Any], seed: int, workers: int, collate: Any, pin: bool, stopping: Callable[[], bool]
-    ) -> None:
-        self.plan, self.stopping = _Plan(), stopping
+    def __init__(self, dataset: Dataset[Any], seed: int, workers: int, collate: Any, pin: bool) -> None:
+        self.plan = _Plan()
         self.loader: DataLoader[Any] | None = None
         self._make = functools.partial(
             DataLoader,
@@ -221,6 +220,26 @@ class _Workers:
         )
 
     def load(self, plan: list[torch.Tensor], epoch: int) -> Iterator[Batch]:
+        """The batches in turn. Where a worker dies (a signal to the whole process group ends them all) new ones start
+        at the batch that is due, which changes nothing; only if that fails too it is an error."""
+        done, failed_at = 0, -1
+        while done < len(plan):
+            try:
+                for batch in self._start(plan[done:], epoch):
+                    yield batch
+                    done += 1
+            except RuntimeError as error:
+                if "exited unexpectedly" not in str(error):
+                    raise
+                self.loader = None
+                if failed_at == done:
+                    raise WorkerError(
+                        f"data: {error}, twice; out of memory? Use fewer data.num_workers, or 0 to see what goes wrong"
+                    ) from error
+                failed_at = done
+                log.warning("data: %s; new workers load what is missing", error)
+
+    def _start(self, plan: list[torch.Tensor], epoch: int) -> Iterator[Batch]:
         self.plan.batches = [[(epoch, index) for index in indices.tolist()] for indices in plan]
         self.loader = self.loader or self._make()
         batches = iter(self.loader)
@@ -228,16 +247,7 @@ class _Workers:
             # torch's handler raises at any line when a worker dies, half-way through an update too; without it the
             # death is seen where the next batch is fetched.
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-        try:
-            yield from batches
-        except RuntimeError as error:
-            if "exited unexpectedly" not in str(error):
-                raise
-            if self.stopping():
-                return
-            raise WorkerError(
-                f"data: {error}; out of memory? Use fewer data.num_workers, or 0 to see what goes wrong"
-            ) from error
+        return batches
 
 
 class _Seeded(Dataset[Any]):

@@ -12,6 +12,7 @@ from typing import Any, TextIO
 
 from tqdm import tqdm
 
+from trainer.durations import count
 from trainer.records import Outcome, Row
 from trainer.tracking.base import Plan, Tracker
 
@@ -64,7 +65,9 @@ class Console(Tracker):
             names = _metrics(outcome.best, self._monitor)
             found = "  ".join(f"{name} {number(outcome.best[name])}" for name in names)
             lines["best"] = f"{found}  at epoch {outcome.best.get('epoch')}, step {outcome.best.get('step')}"
-        lines["time"] = f"{duration(outcome.seconds)} for {outcome.step} steps, {outcome.epoch} epochs"
+        lines["time"] = (
+            f"{duration(outcome.seconds)} for {count(outcome.step, 'step')}, {count(outcome.epoch, 'epoch')}"
+        )
         lines |= {"folder": self._where} if self._where else {}
         log.info("")
         for label, text in lines.items():

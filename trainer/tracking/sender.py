@@ -64,8 +64,8 @@ class Sender:
         self.sent = replace(self.sent, **found, closed=False)
         self.box.write(self.sent)
         set_aside(self._wandb_folder, self._run.id, but=Path(self._run.sync_dir))
-        offline = f"offline; send it with: {sync_command(self.folder)}"
-        self.box.tell("url", self._run.url if mode == "online" else offline)
+        if mode == "online":
+            self.box.tell("url", self._run.url)
 
     def pump(self) -> None:
         """Sends what is new in the journal, a row at a time, and in the log."""

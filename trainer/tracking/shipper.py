@@ -176,7 +176,7 @@ class Shipper(Tracker):
             found = self._box.messages()
         for message in found:
             self.stopped = self.stopped or message.kind == "stopped"
-            level = logging.INFO if message.kind in ("url", "done") else logging.WARNING
+            level = {"url": logging.INFO, "done": logging.DEBUG}.get(message.kind, logging.WARNING)
             log.log(level, "wandb: %s", message.text)
         return found
 
