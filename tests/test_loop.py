@@ -404,6 +404,17 @@ def test_a_run_stops_exactly_when_patience_is_exhausted(
     assert [improved for _, improved in recorder_of(trainer).evaluations].count(True) >= 1
 
 
+def test_the_schedule_moves_with_each_step_each_epoch_and_each_value() -> None:
+    rates = {}
+    for name in ("linear", "exponential", "plateau"):
+        trainer = scripted([1.0, 2.0, 3.0], schedule=lambda o, name=name: SCHEDULES[name](o, 12))
+        trainer.fit()
+        rates[name] = [row["lr"] for row in recorder_of(trainer).got]
+    assert rates["linear"] == pytest.approx([0.05 * (1 - n / 12) for n in range(12)])
+    assert rates["exponential"] == pytest.approx([0.05] * 4 + [0.025] * 4 + [0.0125] * 4)
+    assert rates["plateau"] == pytest.approx([0.05] * 8 + [0.025] * 4), "worse for the first time after epoch 2"
+
+
 @pytest.mark.parametrize("stop", [2, 4, 5, 9, 12, 14])
 def test_patience_survives_a_stop(stop: int, tmp_path: Path) -> None:
     values = [5.0, 4.0, 6.0, 6.0, 6.0, 6.0]

@@ -221,7 +221,9 @@ def test_no_warm_up_changes_nothing() -> None:
         assert walk(warmed(name, 0)) == walk(make(optimizer_of(), STEPS))
 
 
-@pytest.mark.parametrize(("length", "steps"), [("5steps", 5), ("1epoch", 4), ("25%", 3), ("never", 0), ("1%", 1), ("100%", 11)])
+@pytest.mark.parametrize(
+    ("length", "steps"), [("5steps", 5), ("1epoch", 4), ("25%", 3), ("never", 0), ("1%", 1), ("100%", 11)]
+)
 def test_the_length_of_a_warm_up_is_counted_in_steps(length: str, steps: int) -> None:
     assert Warmup(length).steps(PER_EPOCH, STEPS) == steps
 

@@ -51,9 +51,9 @@ Options
   -sc install=bash prints what makes TAB complete words:  eval "$(trainer -sc install=bash)"
 
 Other commands
-  trainer-check [OVERRIDES]    every mistake in a config or a sweep, and the learning rates
+  trainer-check [OVERRIDES]    every mistake in a config, or with -m in a sweep
   trainer-evaluate RUN_FOLDER  evaluates a kept checkpoint (--which best or last)
-  trainer-compare FOLDER ...   compares runs: a table here, one HTML file with --html FILE
+  trainer-compare FOLDER ...   compares runs in a table (--csv FILE)
 
 Exit codes
   0 done        1 the run, or one of the sweep, failed   2 wrong config or data, nothing was begun

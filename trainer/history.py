@@ -99,6 +99,9 @@ def check_window(state: State, norms: bool = True) -> None:
 
 
 def _mean(values: list[Number], weights: list[int]) -> Number:
+    if len(values) == 1:
+        only = values[0]
+        return float(only) if isinstance(only, float) or only.device.type == "cpu" else only
     device = next((value.device for value in values if isinstance(value, torch.Tensor)), torch.device("cpu"))
     if device.type == "cpu":  # reading is free here, and Python sums in float64
         return sum(float(v) * w for v, w in zip(values, weights, strict=True)) / sum(weights)

@@ -248,14 +248,12 @@ class Trainer:
 
     def decide(self) -> None:
         """Whether the run is over: agreed by all processes, and said in words."""
+        if self.world.any(bool(self.signals.number) or self.trackers.stopped):
+            self.state, self.reason = "interrupted", f"interrupted by {self.signals.name or 'the dashboard'}"
+        if self.world.any(self.patience.exhausted):
+            self.state, self.reason = "finished", self.patience.describe()
         if self.world.any(self.progress.epoch >= self.epochs):
             self.state, self.reason = "finished", f"{count(self.epochs, 'epoch')} done"
-        elif self.world.any(self.patience.exhausted):
-            self.state, self.reason = "finished", self.patience.describe()
-        elif self.world.any(bool(self.signals.number)):
-            self.state, self.reason = "interrupted", f"interrupted by {self.signals.name}"
-        elif self.world.any(self.trackers.stopped):
-            self.state, self.reason = "interrupted", "stopped from the dashboard"
 
     def evaluate(self) -> Evaluation:
         """Measures the validation set, with the averaged weights where there are any."""

@@ -26,7 +26,7 @@ def rehearse(trainer: Trainer) -> None:
     if trainer.data.val is None and trainer.patience.patience is not None:
         raise ConfigError("early_stopping: there is no validation set, so it would never stop; use early_stopping=none")
     if trainer.data.val is None and trainer.schedule.unit == "value":
-        raise ConfigError("scheduler: there is no validation set, so a plateau schedule would never move; use another one")
+        raise ConfigError("scheduler: there is no validation set, so a plateau schedule would never move")
     model, task, data = trainer.model, trainer.task, trainer.data
     batch: Any = None
     found: dict[str, float] = {}

@@ -16,13 +16,14 @@ from trainer.errors import DataError
 _VALIDATION = 0.1
 
 
-def topics(context: int = 128) -> Data:
+def topics(context: int = 128, num_workers: int = 0) -> Data:
     """About 465,000 characters; the last tenth is for validation. Inputs int64 (T,), targets the same, one further on.
 
     The text differs a little between patch versions of Python, and so do the losses.
 
     Args:
         context: T, the characters that the model sees at once.
+        num_workers: as every source takes it; data in memory needs none.
 
     Raises:
         ValueError: `context` does not fit.
@@ -42,6 +43,7 @@ def topics(context: int = 128) -> Data:
     return Data(
         train=train,
         val=val,
+        num_workers=num_workers,
         facts={"vocab_size": len(symbols), "context": context},
         summary=f"topics: {len(text)} characters, {len(symbols)} symbols, "
         f"{len(train)} training and {len(val)} validation windows of {context}",
