@@ -118,8 +118,9 @@ def ours(epochs: int, everyday: bool, root: Path) -> tuple[float, float, torch.T
     trainer = Trainer(
         model, Classification(nn.CrossEntropyLoss()), (train, val if everyday else None), optimizer,
         schedule=cosine(optimizer, total), epochs=epochs, batch_size=BATCH, clip=Clip(norm=1.0),
-        patience=Patience("val/accuracy", patience=1000 if everyday else None), log_every="1step" if everyday else "never",
-        evaluate_every="1epoch" if everyday else "never", folder=folder, trackers=trackers,
+        patience=Patience("val/accuracy", patience=1000 if everyday else None),
+        log_every="1step" if everyday else "never", evaluate_every="1epoch" if everyday else "never",
+        folder=folder, trackers=trackers,
         hooks={"watch": watch}, world=World("cpu", 1),
     )  # fmt: skip
     trainer.fit()

@@ -22,7 +22,9 @@ def command(name: str, *words: str, cwd: Path, env: dict[str, str] | None = None
     code = f"import sys; from trainer.cli import {name}; sys.exit({name}())"
     paths = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
     full = {**os.environ, "PYTHONPATH": paths, **(env or {})}
-    return subprocess.run([sys.executable, "-c", code, *words], cwd=cwd, env=full, capture_output=True, text=True)
+    return subprocess.run(
+        [sys.executable, "-c", code, *words], check=False, cwd=cwd, env=full, capture_output=True, text=True
+    )
 
 
 def rows(folder: Path) -> list[dict[str, float]]:
@@ -178,7 +180,8 @@ def test_a_model_of_ones_own_trains_from_a_file_and_a_module_in_an_empty_folder(
         "class Net(nn.Module):\n"
         "    def __init__(self, in_features: int, num_classes: int, width: int = 16):\n"
         "        super().__init__()\n"
-        "        self.net = nn.Sequential(nn.Flatten(), nn.Linear(in_features, width), nn.ReLU(), nn.Linear(width, num_classes))\n"
+        "        layers = nn.Linear(in_features, width), nn.ReLU(), nn.Linear(width, num_classes)\n"
+        "        self.net = nn.Sequential(nn.Flatten(), *layers)\n"
         "    def forward(self, x):\n"
         "        return self.net(x)\n"
     )
@@ -193,7 +196,8 @@ def test_a_model_of_ones_own_trains_from_a_file_and_a_module_in_an_empty_folder(
         "print(tuple(model(model.preprocess(Image.new('RGB', (20, 30)))).shape), len(model.classes), model.training)"
     )
     env = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{tmp_path}"}
-    loaded = subprocess.run([sys.executable, "-c", loading], cwd=tmp_path, env=env, capture_output=True, text=True)
+    read = [sys.executable, "-c", loading]
+    loaded = subprocess.run(read, check=False, cwd=tmp_path, env=env, capture_output=True, text=True)
     assert loaded.stdout.strip() == "(1, 10) 10 False", loaded.stderr
 
 
