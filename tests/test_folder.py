@@ -88,7 +88,10 @@ def test_a_held_folder_is_refused_by_naming_its_holder_and_free_once_that_is_dea
 
 
 def test_a_dead_holder_frees_the_folder_though_a_forked_loader_worker_outlives_it(tmp_path: Path) -> None:
-    process = holder(tmp_path, "if os.fork() == 0: os.read(0, 1); os._exit(0)")
+    fork = """ready, tell = os.pipe()
+    if os.fork() == 0: os.write(tell, b"1"); os.read(0, 1); os._exit(0)
+    os.read(ready, 1)"""
+    process = holder(tmp_path, fork)
     try:
         process.kill()
         process.wait()
