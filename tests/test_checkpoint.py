@@ -202,10 +202,9 @@ def test_keep_must_be_at_least_one() -> None:
 
 def test_what_a_killed_save_left_behind_is_removed(tmp_path: Path) -> None:
     save(kept(tmp_path), 1)
-    for name in (".tmp-step-000000002-77", ".old-step-000000001"):
-        (tmp_path / name).mkdir()
-        (tmp_path / name / WEIGHTS).write_bytes(b"half")
-    kept(tmp_path)
+    (tmp_path / ".tmp-step-000000002-77").mkdir()
+    (tmp_path / ".tmp-step-000000002-77" / WEIGHTS).write_bytes(b"half")
+    kept(tmp_path).clear()
     assert [path.name for path in tmp_path.iterdir()] == [step_name(1)]
 
 

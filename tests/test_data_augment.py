@@ -44,17 +44,17 @@ def test_uniforms_of_a_sample_do_not_depend_on_its_batch() -> None:
 def test_a_sample_comes_out_bit_for_bit_the_same_in_any_batch(bands: int) -> None:
     data = memory(ALL, bands=bands)
     assert isinstance(data, BatchSource)
-    whole = data.batch(torch.arange(40), 9)
+    whole = data.batch_of(torch.arange(40), 9)
     for indices in (torch.tensor([5]), torch.tensor([31, 5, 2]), torch.randperm(40)):
-        images, masks = data.batch(indices, 9)
+        images, masks = data.batch_of(indices, 9)
         assert torch.equal(images, whole[0][indices]) and torch.equal(masks, whole[1][indices])
-    assert not torch.equal(data.batch(torch.arange(40), 10)[0], whole[0])
+    assert not torch.equal(data.batch_of(torch.arange(40), 10)[0], whole[0])
 
 
 def test_batches_leave_the_stored_pixels_alone() -> None:
     data = memory(ALL)
     before = data.images.clone(), data.targets.clone()
-    data.batch(torch.arange(40), 1)
+    data.batch_of(torch.arange(40), 1)
     assert torch.equal(data.images, before[0]) and torch.equal(data.targets, before[1])
 
 
@@ -113,22 +113,22 @@ def test_reading_one_sample_never_augments() -> None:
     augmented, plain = memory(ALL), memory(None)
     x, y = augmented[3]
     assert torch.equal(x, plain[3][0]) and torch.equal(y, plain[3][1]) and y.dtype == torch.int64
-    images, masks = plain.batch(torch.tensor([3]), 5)
+    images, masks = plain.batch_of(torch.tensor([3]), 5)
     assert torch.equal(images[0], x) and torch.equal(masks[0], y)
 
 
 def test_labels_stay_with_their_pictures() -> None:
     images = torch.arange(10, dtype=torch.uint8).view(10, 1, 1, 1).expand(10, 1, 4, 4)
     data = Memory(images, torch.arange(10), list("abcdefghij"), Preprocess((4, 4), [0.0], [1.0]), Augment(flip=True))
-    x, y = data.batch(torch.tensor([7, 2]), 0)
+    x, y = data.batch_of(torch.tensor([7, 2]), 0)
     assert y.tolist() == [7, 2] and (x[:, 0, 0, 0] * 255).round().tolist() == [7, 2]
 
 
 def test_a_new_normalisation_is_used_at_once() -> None:
     data = memory(None)
-    before = data.batch(torch.tensor([0]), 0)[0]
+    before = data.batch_of(torch.tensor([0]), 0)[0]
     data.preprocess.load_state_dict({"size": [16, 16], "mean": [0.0] * 3, "std": [1.0] * 3})
-    assert torch.allclose(data.batch(torch.tensor([0]), 0)[0], before * 0.2 + 0.5, atol=1e-6)
+    assert torch.allclose(data.batch_of(torch.tensor([0]), 0)[0], before * 0.2 + 0.5, atol=1e-6)
 
 
 def test_arguments_out_of_range_are_refused_by_name() -> None:

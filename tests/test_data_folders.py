@@ -67,11 +67,11 @@ def test_a_folder_for_each_class_becomes_labelled_samples(tmp_path: Path) -> Non
     assert data.facts["classes"] == ("cat", "dog") and data.facts["num_classes"] == 2
     assert (data.facts["in_channels"], data.facts["image_size"], data.facts["in_features"]) == (3, (8, 12), 288)
     for part in (data.train, data.val):
-        x, y = part.batch(torch.arange(len(part)), 0)
+        x, y = part.batch_of(torch.arange(len(part)), 0)
         assert x.shape == (len(part), 3, 8, 12) and y.dtype == torch.int64
         assert [name.split("/")[0] for name in part.names] == [data.facts["classes"][i] for i in y]
         assert y.bincount().tolist() == [len(part) // 2] * 2, "each class is split alike"
-    x = data.train.batch(torch.arange(16), 0)[0]
+    x = data.train.batch_of(torch.arange(16), 0)[0]
     assert x.mean(dim=(0, 2, 3)).abs().max() < 1e-4 and (x.std(dim=(0, 2, 3))[[0, 1]] - 1).abs().max() < 0.05
 
 
@@ -306,7 +306,7 @@ def test_pictures_and_masks_are_matched_by_name(tmp_path: Path) -> None:
     assert isinstance(data.train, Memory) and set(data.facts) <= set(FACTS)
     assert data.facts["classes"] == ("class_0", "class_1") and len(data.facts["colors"]) == 2
     assert "ignore_index" not in data.facts and data.facts["image_size"] == (8, 12)
-    _, y = data.train.batch(torch.arange(len(data.train)), 0)
+    _, y = data.train.batch_of(torch.arange(len(data.train)), 0)
     for name, mask in zip(data.train.names, y, strict=True):
         expected = torch.zeros(8, 12, dtype=torch.int64)
         expected[:, : int(Path(name).stem) + 2] = 1

@@ -43,7 +43,7 @@ def test_coast_gives_tiles_with_masks_of_three_classes(cache: str) -> None:
         "num_classes": 3,
         "classes": ("ocean", "land", "lake"),
     }
-    x, y = data.train.batch(torch.arange(len(data.train)), 0)  # type: ignore[arg-type]
+    x, y = data.train.batch_of(torch.arange(len(data.train)), 0)  # type: ignore[arg-type]
     assert x.shape[1:] == (1, 64, 64) and y.shape[1:] == (64, 64) and y.unique().tolist() == [0, 1, 2]
     assert abs(x.mean()) < 0.05 and abs(x.std() - 1) < 0.05
     assert len(data.names) == len(set(data.names)) > 400 and data.names[0].startswith("lat+7")
@@ -162,11 +162,11 @@ def test_topics_are_windows_whose_target_is_one_character_on() -> None:
     data = topics(context=32)
     train, val = data.train, data.val
     assert isinstance(train, Windows) and isinstance(val, Windows) and set(data.facts) == {"vocab_size", "context"}
-    x, y = train.batch(torch.tensor([0, 5, len(train) - 1]), 3)
+    x, y = train.batch_of(torch.tensor([0, 5, len(train) - 1]), 3)
     assert x.shape == y.shape == (3, 32) and x.dtype == y.dtype == torch.int64
     assert torch.equal(x[:, 1:], y[:, :-1]) and x.max() < data.facts["vocab_size"]
     one, target = val[2]
-    assert torch.equal(val.batch(torch.tensor([2]), 3)[0][0], one) and torch.equal(one[1:], target[:-1])
+    assert torch.equal(val.batch_of(torch.tensor([2]), 3)[0][0], one) and torch.equal(one[1:], target[:-1])
     assert val.decode(one) == val.decode(val.text)[64:96]
     assert 0.09 < len(val) / (len(train) + len(val)) < 0.11
     assert data.facts["vocab_size"] == len(set(train.decode(train.text) + val.decode(val.text)))
@@ -175,9 +175,9 @@ def test_topics_are_windows_whose_target_is_one_character_on() -> None:
 def test_training_windows_of_topics_move_each_epoch_and_do_not_depend_on_their_batch() -> None:
     train = topics(context=32).train
     assert isinstance(train, Windows)
-    whole = train.batch(torch.arange(100), 1)[0]
-    assert torch.equal(train.batch(torch.tensor([70, 3]), 1)[0], whole[[70, 3]])
-    assert not torch.equal(train.batch(torch.arange(100), 2)[0], whole)
+    whole = train.batch_of(torch.arange(100), 1)[0]
+    assert torch.equal(train.batch_of(torch.tensor([70, 3]), 1)[0], whole[[70, 3]])
+    assert not torch.equal(train.batch_of(torch.arange(100), 2)[0], whole)
 
 
 def test_a_context_that_does_not_fit_is_refused_by_name() -> None:

@@ -45,7 +45,7 @@ class Whole(Dataset[Any]):
     def __getitem__(self, index: int) -> Any:
         return torch.tensor(index), torch.tensor(index)
 
-    def batch(self, indices: torch.Tensor, epoch_seed: int) -> tuple[torch.Tensor, ...]:
+    def batch_of(self, indices: torch.Tensor, epoch_seed: int) -> tuple[torch.Tensor, ...]:
         return indices, torch.tensor([random.Random(epoch_seed ^ n).random() for n in indices.tolist()])
 
 

@@ -14,7 +14,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from trainer import config
 from trainer._hydra import instantiate, plain_node
 from trainer.checkpoint import Checkpoint, Checkpoints
-from trainer.data.base import Data
+from trainer.data.base import as_data
 from trainer.data.loader import Loader
 from trainer.errors import CheckpointError, ConfigError
 from trainer.folder import RunFolder
@@ -23,7 +23,7 @@ from trainer.monitor import Mode, direction
 from trainer.optim import trainable
 from trainer.preview import draw
 from trainer.schedules import Schedule, simulate
-from trainer.state import START, mix, seed_generators
+from trainer.state import START, Rng, mix, seed_generators
 from trainer.tracking.base import Tracker
 
 if TYPE_CHECKING:
@@ -90,21 +90,6 @@ def build(
         limit=limit,
         config=config.plain(cfg),
         lines={"optimizer": f"{type(optimizer).__name__}, lr {rates[0]:g}, {_schedule_words(cfg)}"},
-    )
-
-
-def as_data(made: Any) -> Data:
-    """What a data source handed over: `Data`, or a pair of datasets (training, validation).
-
-    Raises:
-        ConfigError: it is neither.
-    """
-    if isinstance(made, Data):
-        return made
-    if isinstance(made, (tuple, list)) and len(made) == 2:
-        return Data(*made)
-    raise ConfigError(
-        f"data: a source gives trainer.Data or a pair (training set, validation set), not {type(made).__name__}"
     )
 
 
@@ -175,7 +160,9 @@ def load(run: str | os.PathLike[str], which: Literal["best", "last"] = "best") -
     facts = dict(found.manifest["facts"])
     if facts.get("preprocess") is not None:
         facts["preprocess"] = instantiate(facts["preprocess"], "data.preprocess")
+    drawn = Rng().state_dict()
     model = build_model(read_config(run), facts)
+    Rng().load_state_dict(drawn)  # loading a model does not change what the caller draws next
     model.load_state_dict(found.weights)
     for name, value in {"preprocess": facts.get("preprocess"), "classes": tuple(facts.get("classes") or ())}.items():
         object.__setattr__(model, name, value)  # beside the module's state: the state_dict stays as it was stored

@@ -49,7 +49,7 @@ class Checkpoints:
         keep: how many of the newest to keep, beside the best.
     """
 
-    def __init__(self, keep: int = 1) -> None:
+    def __init__(self, keep: int = 2) -> None:
         if keep < 1:
             raise ValueError(f"keep: {keep} must be at least 1")
         self.keep = keep
@@ -59,11 +59,12 @@ class Checkpoints:
         self._damaged: set[str] = set()  # found so while looking for one to go on from
 
     def attach(self, folder: Path | None) -> None:
-        """Says where to write (nowhere if None), and clears what a killed save left there."""
+        """Says where to write; nowhere if None."""
         self.folder = folder
-        if folder is None:
-            return
-        for leftover in [*folder.glob(".tmp-*"), *folder.glob(".old-*")]:
+
+    def clear(self) -> None:
+        """Removes what a killed save left behind."""
+        for leftover in self.folder.glob(".tmp-*") if self.folder else ():
             shutil.rmtree(leftover, ignore_errors=True)
 
     # ------------------------------------------------------------------------------------------------------- saving

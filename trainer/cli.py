@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from trainer.errors import ConfigError, TrainerError
+from trainer.errors import ConfigError, TrainerError, did_you_mean
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -39,14 +39,32 @@ def _train(words: list[str]) -> int:
     words = implied(words)
     flags = [word for word in words if word.startswith("-")]
     overrides = [word for word in words if not word.startswith("-")]
-    if any(flag not in ("-m", "--multirun") for flag in flags):
+    if any(flag.partition("=")[0] in _QUESTIONS for flag in flags):
         return _hydra_only(words)
+    unknown = [flag for flag in flags if flag not in ("-m", "--multirun")]
+    if unknown:
+        raise ConfigError([f"{flag}: is no option; {did_you_mean(flag, ('-m', *_QUESTIONS))}" for flag in unknown])
     if flags:
         return _sweep(words, overrides)
     cfg, at = _single(overrides)
     from trainer.run import run
 
     return _report(run(cfg, at), at)
+
+
+_QUESTIONS = (
+    "--cfg",
+    "-c",
+    "--info",
+    "-i",
+    "--hydra-help",
+    "--version",
+    "--shell-completion",
+    "-sc",
+    "--resolve",
+    "-p",
+)
+"""Options that Hydra answers; nothing is trained."""
 
 
 def _hydra_only(words: list[str]) -> int:
@@ -91,7 +109,8 @@ def _resumed(path: str, overrides: list[str]) -> tuple[DictConfig, Place]:
 
 def _sweep_of(folder: Path) -> Path | None:
     """The sweep that a run folder is a job of: the folder above, where that holds the jobs' common wandb folder."""
-    return folder.parent if (folder.parent / "wandb").is_dir() else None
+    own = (folder / "wandb").is_dir()
+    return folder.parent if not own and (folder.parent / "wandb").is_dir() else None
 
 
 def _sweep(words: list[str], overrides: list[str]) -> int:
@@ -102,10 +121,11 @@ def _sweep(words: list[str], overrides: list[str]) -> int:
     places = [job_place(cfg, job, _hydra.choices(job)) for job, cfg in check_sweep(overrides)]
     sys.argv[1:] = words
     code = 0
+    job = Job()
     try:
-        _hydra.main(Job())()
+        _hydra.main(job)()
     except KeyboardInterrupt:
-        code = 130
+        code = job.exit_code
     except SystemExit as error:
         code = error.code if isinstance(error.code, int) else 1
     text, all_finished = table(places)

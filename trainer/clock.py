@@ -12,19 +12,22 @@ class Clock:
 
     def __init__(self) -> None:
         self._before = 0.0
-        self._started = time.perf_counter()
+        self._started: float | None = None
 
     def start(self) -> None:
-        """Counting begins now."""
-        self._started = time.perf_counter()
+        """Counting begins, or goes on, now."""
+        self._before, self._started = self.seconds, time.perf_counter()
+
+    def stop(self) -> None:
+        """Counting ends until the next start."""
+        self._before, self._started = self.seconds, None
 
     @property
     def seconds(self) -> float:
-        return self._before + time.perf_counter() - self._started
+        return self._before + (time.perf_counter() - self._started if self._started is not None else 0.0)
 
     def state_dict(self) -> State:
         return {"seconds": self.seconds}
 
     def load_state_dict(self, state: State) -> None:
-        self._before = state["seconds"]
-        self.start()
+        self._before, self._started = state["seconds"], None

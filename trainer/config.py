@@ -228,7 +228,7 @@ def _monitor_exists(plain: dict[str, Any], spoilt: set[str]) -> list[str]:
     if "early_stopping" in spoilt or not isinstance(monitor, str):
         return []
     known = [f"val/{name}" for name in (_measures(plain) if "task" not in spoilt else {})]
-    if monitor.startswith("train/") or monitor in known:
+    if monitor in known:
         return []
     if monitor.startswith("val/") and (not known or monitor.count("/") > 1):
         return []
@@ -296,6 +296,16 @@ def read(path: Path) -> DictConfig:
         raise ConfigError(f"{path}: cannot be read as a config ({str(error).splitlines()[0]})") from error
     if not isinstance(cfg, DictConfig):
         raise ConfigError(f"{path}: holds no config")
+    return cfg
+
+
+def from_anywhere(cfg: DictConfig) -> DictConfig:
+    """The same config with `data.root` as a full path, so that the run can go on from another working directory."""
+    root = OmegaConf.select(cfg, "data.root", default=None)
+    if not isinstance(root, str) or root.startswith("???"):
+        return cfg
+    cfg = cfg.copy()
+    OmegaConf.update(cfg, "data.root", os.path.abspath(os.path.expanduser(root)))  # noqa: PTH100, PTH111
     return cfg
 
 

@@ -2,6 +2,7 @@
 
     TrainerError            1   the run failed
     |-- ConfigError         2   the config or the command line is wrong; nothing was started
+    |   `-- BusyError       2   another process trains in that folder
     |-- DataError           2   the data is wrong; nothing was started
     |-- WorkerError         1   a loader process died
     |-- DivergedError       4   a loss or a gradient is not finite
@@ -31,6 +32,10 @@ class ConfigError(TrainerError):
     def __init__(self, problems: str | Sequence[str]) -> None:
         self.problems = [problems] if isinstance(problems, str) else list(problems)
         super().__init__("\n".join(self.problems))
+
+
+class BusyError(ConfigError):
+    """A living process trains in the folder."""
 
 
 class DataError(TrainerError):

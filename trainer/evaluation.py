@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -17,6 +19,18 @@ from trainer.update import Precision
 from trainer.world import World
 
 PANELS = 8
+
+
+@contextlib.contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """The model is in evaluation mode inside; after that each module is as it was, a frozen batch norm too."""
+    modes = {module: module.training for module in model.modules()}
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes.items():
+            module.training = training
 
 
 class Evaluator:
@@ -42,7 +56,7 @@ class Evaluator:
         """Every metric is made of sums over all samples, so that a ragged last batch counts by its samples.
 
         Args:
-            model: is in training mode afterwards. seed: of whatever the task or the model draws.
+            model: is in the modes afterwards that it was in. seed: of whatever the task or the model draws.
         """
         if self.loader is None:
             return Evaluation({})
@@ -52,13 +66,11 @@ class Evaluator:
             self._examples = _examples(self.data, self.world.device)
         seed_generators(seed, cuda)
         totals: dict[str, torch.Tensor] = {}
-        model.eval()
-        with self.precision.autocast(self.world.device):
+        with evaluating(model), self.precision.autocast(self.world.device):
             for batch in self.loader.batches():
                 for name, value in self.task.judge(model, batch).items():
                     totals[name] = totals[name] + value if name in totals else value
             panels = self.task.panels(model, *self._examples)
-        model.train()
         found = self.task.summarise(self.world.sum(totals))
         return Evaluation({f"val/{name}": float(value) for name, value in found.items()}, panels)
 

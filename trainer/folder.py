@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from trainer.errors import ConfigError, TrainerError
+from trainer.errors import BusyError, ConfigError, TrainerError
 
 _HELD: set[int] = set()  # descriptors of the locks that this process holds
 
@@ -56,11 +56,18 @@ class RunFolder:
         self.wandb = self.path / "wandb"
         self.shipper = self.path / ".shipper"  # what the shipping process was told, and how far it is
         self._lock = self.path / ".lock"
+        self._holding = False
 
     def __str__(self) -> str:
         """The path as a person would type it: relative where that is shorter."""
         relative = os.path.relpath(self.path)
         return str(self.path) if relative.startswith("..") else relative
+
+    @property
+    def used(self) -> bool:
+        """Whether a run has left rows or checkpoints here."""
+        rows = self.metrics.exists() and self.metrics.stat().st_size > 0
+        return rows or any(self.checkpoints.glob("step-*"))
 
     def media_at(self, step: int) -> Path:
         return self.media / step_name(step)
@@ -82,11 +89,18 @@ class RunFolder:
 
     @contextlib.contextmanager
     def hold(self) -> Iterator[None]:
-        """Keeps the folder for this process alone; a dead holder's claim is void at once.
+        """Makes the folder, and keeps it for this process alone; a dead holder's claim is void at once.
+
+        Who holds it already may enter again through the same object.
 
         Raises:
-            ConfigError: a living process trains in this folder; the message names it.
+            ConfigError: the folder cannot be made or written to.
+            BusyError: a living process trains in this folder; the message names it.
         """
+        if self._holding:
+            yield
+            return
+        self.create()
         file = os.open(self._lock, os.O_RDWR | os.O_CREAT, 0o644)
         _HELD.add(file)
         try:
@@ -94,11 +108,13 @@ class RunFolder:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError as error:
                 holder = os.read(file, 200).decode(errors="replace").strip() or "another process"
-                raise ConfigError(f"{self}: {holder} is training here; wait for it, or use another name=") from error
+                raise BusyError(f"{self}: {holder} is training here; wait for it, or use another name=") from error
             os.truncate(file, 0)
             os.write(file, f"process {os.getpid()} on {socket.gethostname()}".encode())
+            self._holding = True
             yield
         finally:
+            self._holding = False
             _HELD.discard(file)
             os.close(file)
 
@@ -140,7 +156,10 @@ def claim(root: Path, name: str) -> RunFolder:
 def write_whole(path: Path, text: str) -> None:
     """Writes a small file so that a reader, or a crash, finds the old text or the new one, never a part."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(text, encoding="utf-8")
+    with open(temporary, "w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
     temporary.replace(path)
 
 

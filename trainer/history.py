@@ -60,14 +60,18 @@ class History:
             return False
         return len(self._rows) >= ROWS_AT_ONCE or time.perf_counter() - self._since > SECONDS_AT_MOST
 
-    def take(self) -> list[Row]:
-        """The rows to hand on, numbers only: one wait for the device, whatever their number."""
-        rows, self._rows, self._since = self._rows, [], time.perf_counter()
-        waiting = [(row, key) for row in rows for key, value in row.items() if isinstance(value, torch.Tensor)]
+    def read(self) -> None:
+        """Makes numbers of what is still on the device: one wait for it, however many rows there are."""
+        waiting = [(row, key) for row in self._rows for key, value in row.items() if isinstance(value, torch.Tensor)]
         if waiting:
-            read = torch.stack([row[key].double() for row, key in waiting]).tolist()
+            read = torch.stack([row[key].float() for row, key in waiting]).tolist()
             for (row, key), value in zip(waiting, read, strict=True):
                 row[key] = value
+
+    def take(self) -> list[Row]:
+        """The rows to hand on, numbers only."""
+        self.read()
+        rows, self._rows, self._since = self._rows, [], time.perf_counter()
         self.last = rows[-1] if rows else self.last
         return rows
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from trainer.errors import did_you_mean
@@ -50,10 +50,10 @@ class Hook:
 
 
 class Hooks(Hook):
-    """Several hooks by name, told in turn."""
+    """Several hooks by name (that of their class, if none is given), told in turn."""
 
-    def __init__(self, hooks: Mapping[str, Hook]) -> None:
-        self.hooks = dict(hooks)
+    def __init__(self, hooks: Mapping[str, Hook] | Iterable[Hook]) -> None:
+        self.hooks = dict(hooks) if isinstance(hooks, Mapping) else {type(hook).__name__: hook for hook in hooks}
 
     def parts(self) -> dict[str, Stateful]:
         """The hooks that have a state of their own, as parts of a run."""

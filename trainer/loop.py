@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import math
 import signal
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,7 +17,7 @@ from torch.utils.data import Dataset
 
 from trainer.checkpoint import Checkpoints
 from trainer.clock import Clock
-from trainer.data.base import Data
+from trainer.data.base import Data, as_data
 from trainer.data.loader import Batch, loader_of, samples_of
 from trainer.durations import Duration, Every, count
 from trainer.ema import Ema
@@ -29,7 +30,7 @@ from trainer.monitor import Best, Patience, direction
 from trainer.progress import Progress
 from trainer.records import Evaluation, Outcome, Row, RunState
 from trainer.rehearsal import plan, rehearse
-from trainer.schedules import Schedule, constant
+from trainer.schedules import Schedule, as_schedule, constant
 from trainer.signals import Signals
 from trainer.state import EVALUATION, STEP, Rng, Stateful, mix, restore, seed_generators, snapshot
 from trainer.tasks import Task
@@ -37,6 +38,8 @@ from trainer.tracking.base import Tracker, Trackers
 from trainer.tracking.defaults import trackers as default_trackers
 from trainer.update import Clip, Precision, Update
 from trainer.world import World
+
+log = logging.getLogger("trainer")
 
 
 class Trainer:
@@ -47,7 +50,7 @@ class Trainer:
         task: what a batch means: its loss in training, its sums in evaluation.
         data: the data, or a pair (training set, validation set); the validation set may be None.
         optimizer: any torch optimizer over the model's parameters.
-        schedule: the learning rate over the run; constant by default.
+        schedule: the learning rate over the run, or what makes it of (optimizer, total steps), such as `cosine`.
         epochs: passes over the training set. batch_size: samples of a micro-batch. accumulate: micro-batches an update.
         clip, precision, ema: bounds of the gradients, number format, averaged weights; off by default.
         patience: the monitored metric, and when to stop early; by default `val/loss`, never.
@@ -69,7 +72,7 @@ class Trainer:
         data: Data | tuple[Dataset[Any], Dataset[Any] | None],
         optimizer: Optimizer,
         *,
-        schedule: Schedule | None = None,
+        schedule: Schedule | Callable[[Optimizer, int], Schedule] | None = None,
         epochs: int = 10,
         batch_size: int = 32,
         accumulate: int = 1,
@@ -85,7 +88,7 @@ class Trainer:
         folder: str | Path | RunFolder | None = None,
         resume: Literal["never", "auto", "must"] = "never",
         trackers: Iterable[Tracker] | None = None,
-        hooks: Mapping[str, Hook] | None = None,
+        hooks: Mapping[str, Hook] | Iterable[Hook] = (),
         world: World | None = None,
         limit: int | None = None,
         config: dict[str, Any] | None = None,
@@ -95,7 +98,7 @@ class Trainer:
         self.world.apply()
         self.device = self.world.device
         self.model, self.task = model.to(self.device), task.to(self.device)
-        self.data = data if isinstance(data, Data) else Data(*data)
+        self.data = as_data(data)
         self.epochs, self.seed = epochs, seed
         self.folder = folder if isinstance(folder, RunFolder) or folder is None else RunFolder(folder)
         self.config, self.lines = config or {}, lines or {}
@@ -112,7 +115,8 @@ class Trainer:
 
         # Policy: whatever can change the course of a run is a part, called on a written line below.
         self.update = Update(optimizer, clip or Clip(), precision or Precision(), self.device)
-        self.schedule = schedule or constant(optimizer)
+        made = schedule(optimizer, self.steps) if callable(schedule) else schedule or constant(optimizer)
+        self.schedule = as_schedule(made)
         self.ema = ema or Ema()
         self.ema.attach(self.model)
         self.patience = patience or Patience(patience=None)
@@ -124,11 +128,12 @@ class Trainer:
         self.evaluator = Evaluator(task, self.data, val_loader, self.update.precision, self.world)
 
         # Observation: told, and never asked.
-        self.hooks = Hooks(hooks or {})
+        self.hooks = Hooks(hooks)
         self.trackers = Trackers(default_trackers(self.folder) if trackers is None else trackers)
 
         self.parts: dict[str, Stateful] = {
-            "model": self.model,
+            "model": getattr(self.model, "_orig_mod", self.model),  # of a compiled model the plain one
+            "task": self.task,
             **self.update.parts(),
             "schedule": self.schedule,
             "ema": self.ema,
@@ -138,6 +143,7 @@ class Trainer:
             "meters": self.history,
             "clock": self.clock,
             "data": self.data,
+            "order": self.loader,
             **self.trackers.parts(),
             **self.hooks.parts(),
             "rng": Rng(),
@@ -148,7 +154,7 @@ class Trainer:
         self._rates = self.schedule.rates
         if resume != "never":
             self.resume(must=resume == "must")
-        elif self.checkpoints.names():
+        elif self.folder is not None and self.folder.used:
             raise ConfigError(f"{self.folder}: a run is in this folder; go on with resume=auto, or use another folder")
 
     # ---------------------------------------------------------------------------------------------------- the run
@@ -161,16 +167,22 @@ class Trainer:
             DivergedError: the loss or the gradient is not finite.
             SaveError: the last checkpoint could not be written.
         """
+        self.state, self.reason, self.signals.number = "running", "", 0
         rehearse(self)
+        with self.folder.hold() if self.folder else contextlib.nullcontext():
+            return self._fit()
+
+    def _fit(self) -> Outcome:
+        self.checkpoints.clear()
         self.clock.start()
-        self.trackers.start(plan(self))
         try:
+            self.trackers.start(plan(self))
             self.hooks.on_fit_start(self)
             with self.signals:
                 self.decide()
                 while self.state == "running":
                     self.train_epoch()
-            self.checkpoints.close()
+                self.checkpoints.close()
             outcome = self.outcome()
             self.hooks.on_fit_end(self, outcome)
         except BaseException as error:
@@ -179,12 +191,14 @@ class Trainer:
         finally:
             self.loader.close()
             self.evaluator.close()
+            self.clock.stop()
         self.trackers.finish(outcome)
         return outcome
 
     def train_epoch(self) -> None:
         """Trains from where the epoch stands to its end, unless something ends the run before."""
-        self.model.train()
+        if not self.model.training:  # modules of it that the user froze in evaluation mode stay so
+            self.model.train()
         for group in self.loader.groups(self.progress.epoch, self.progress.batch):
             self.train_group(group)
             if self.progress.batch < self.loader.batches_per_epoch:
@@ -231,6 +245,7 @@ class Trainer:
         if self.evaluate_every.due(*now) or self.progress.epoch >= self.epochs:
             evaluation = self.evaluate()
             row = self.note()
+            self.history.read()
             row.update(evaluation.metrics)
             if evaluation.metrics:
                 improved = self.best.update(row)
@@ -271,9 +286,9 @@ class Trainer:
     def hand_on(self) -> None:
         """Gives the rows to hooks and trackers; raises DivergedError where a value among them is not finite."""
         rows = self.history.take()
+        self.trackers.rows(rows)
         for row in rows:
             self.hooks.on_log(self, row)
-        self.trackers.rows(rows)
         check(rows, norms=not self.update.scaled)
 
     # -------------------------------------------------------------------------------------------- save and resume
@@ -314,7 +329,9 @@ class Trainer:
             if "journal" in self.parts:
                 self.parts["journal"].load_state_dict({"offset": 0})
             return False
-        restore(self.parts, found.state if "model" in found.state else {"model": found.weights, **found.state})
+        state = {"model": found.weights, **found.state}
+        restore(self.parts, {name: state[name] for name in state if name != "journal" or name in self.parts})
+        self.world.follow(found.manifest.get("threads"))
         self.checkpoints.point_best(self.best.row.get("step", -1))  # a kill may have come before the pointer moved
         for every in (self.evaluate_every, self.log_every, self.checkpoint_every):
             every.last = self.clock.seconds
@@ -341,7 +358,11 @@ class Trainer:
         if isinstance(error, DivergedError):
             error.locate(self.progress.step + 1, self.progress.epoch + 1, self.checkpoints.last_path())
         self.state, self.reason = "failed", str(error) or type(error).__name__
-        with contextlib.suppress(DivergedError):  # the rows before it show how it came
-            self.hand_on()
-        self.hooks.on_exception(self, error)
-        self.trackers.finish(self.outcome(getattr(error, "exit_code", 1)))
+        try:
+            with contextlib.suppress(DivergedError):  # the rows before it show how it came
+                self.hand_on()
+            self.hooks.on_exception(self, error)
+        except Exception:
+            log.exception("while a failed run was ended")
+        finally:
+            self.trackers.finish(self.outcome(getattr(error, "exit_code", 1)))

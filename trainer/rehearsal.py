@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
+from torch import nn
 
 from trainer.data.loader import Batch, loader_of
 from trainer.durations import count
 from trainer.errors import ConfigError
+from trainer.evaluation import evaluating
 from trainer.monitor import check_monitor
 from trainer.tracking.base import Plan
 
@@ -30,9 +33,11 @@ def rehearse(trainer: Trainer) -> None:
     model, task, data = trainer.model, trainer.task, trainer.data
     batch: Any = None
     found: dict[str, float] = {}
-    model.eval()  # so that batch norm's statistics stay as they are
+    modules = [model, *(value for value in vars(task).values() if isinstance(value, nn.Module))]
+    before = [(buffer, buffer.clone()) for module in modules for buffer in module.buffers()]
     try:
-        with trainer.update.precision.autocast(trainer.device):
+        json.dumps(data.plain_facts())
+        with evaluating(model), trainer.update.precision.autocast(trainer.device):
             batch = _first_batch(trainer, "train")
             task.loss(model, batch)
             if data.val is not None:
@@ -43,7 +48,8 @@ def rehearse(trainer: Trainer) -> None:
         names = f"{type(model).__name__} and {type(task).__name__}"
         raise ConfigError(f"model: {names} do not fit the data: {first}\n  a batch is {_shapes(batch)}") from error
     finally:
-        model.train()
+        for buffer, value in before:  # a rehearsal leaves no trace
+            buffer.copy_(value)
     if data.val is not None:
         check_monitor(trainer.best.monitor, sorted(f"val/{name}" for name in {*found, *task.measures}))
 

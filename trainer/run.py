@@ -97,32 +97,32 @@ def run(cfg: DictConfig, at: Place) -> Outcome:
         TrainerError: the run could not start, or failed; a folder made for a run that could not start is gone again.
     """
     folder = at.folder
-    fresh = not folder.config.exists()
-    folder.create()
-    try:
-        with folder.hold():
+    with folder.hold():
+        fresh = not folder.config.exists()
+        try:
             refuse_changes(cfg, folder)
             status = folder.read_status()
-            if at.resume != "never" and status.get("state") == "finished" and not _extended(cfg, status):
+            if at.resume != "never" and status.get("state") == "finished" and not _extended(cfg, folder, status):
                 return stored_outcome(status)
             return _train(cfg, at)
-    except TrainerError as error:
-        if fresh and error.exit_code == 2 and not folder.metrics.exists():
-            shutil.rmtree(folder.path, ignore_errors=True)
-            with contextlib.suppress(OSError):
-                folder.path.parent.rmdir()
-        raise
-    except Exception:
-        with contextlib.suppress(OSError), open(folder.log, "a", encoding="utf-8") as file:
-            file.write(traceback.format_exc())
-        raise
+        except TrainerError as error:
+            if fresh and error.exit_code == 2 and not folder.metrics.exists():
+                shutil.rmtree(folder.path, ignore_errors=True)
+                with contextlib.suppress(OSError):
+                    folder.path.parent.rmdir()
+            raise
+        except Exception:
+            with contextlib.suppress(OSError), open(folder.log, "a", encoding="utf-8") as file:
+                file.write(traceback.format_exc())
+            raise
 
 
 def _train(cfg: DictConfig, at: Place) -> Outcome:
     folder = at.folder
     id = wandb_id(folder)
-    folder.write_status(config_hash=config.digest(cfg), wandb_id=id, code_version=code_version())
-    write_whole(folder.config, config.unresolved_yaml(cfg))
+    digest = folder.read_status().get("config_hash") or config.digest(cfg)
+    folder.write_status(config_hash=digest, wandb_id=id, code_version=code_version())
+    write_whole(folder.config, config.unresolved_yaml(config.from_anywhere(cfg)))
     shipper = Shipper(
         folder,
         instantiate(cfg.wandb, "wandb"),
@@ -160,10 +160,14 @@ def refuse_changes(cfg: DictConfig, folder: RunFolder) -> None:
         raise ConfigError([*told, end])
 
 
-def _extended(cfg: DictConfig, status: Mapping[str, Any]) -> bool:
-    """Whether a finished run has more to do: it ended because its epochs were done, and now there are more."""
+def _extended(cfg: DictConfig, folder: RunFolder, status: Mapping[str, Any]) -> bool:
+    """Whether a finished run has more to do: its epochs were done and now there are more, or it stopped early and now
+    there is more patience."""
     result = status.get("result") or {}
-    return bool(cfg.epochs > result.get("epoch", 0) and result.get("reason", "").endswith(" done"))
+    if result.get("reason", "").endswith(" done"):
+        return bool(cfg.epochs > result.get("epoch", 0))
+    before, now = config.read(folder.config).early_stopping.patience, cfg.early_stopping.patience
+    return before is not None and (now is None or now > before) and cfg.epochs > result.get("epoch", 0)
 
 
 def stored_outcome(status: Mapping[str, Any]) -> Outcome:

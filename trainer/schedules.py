@@ -119,6 +119,20 @@ class Schedule:
         self.step, self._peaks = state["step"], list(state["peaks"])
 
 
+def as_schedule(made: object) -> Schedule:
+    """The schedule itself.
+
+    Raises:
+        ConfigError: it is something else, such as a bare torch scheduler, which does not say when it moves.
+    """
+    if not isinstance(made, Schedule):
+        name = type(made).__name__
+        raise ConfigError(
+            f"schedule: a {name} does not say when it moves; give Schedule({name}(...), 'step' or 'epoch')"
+        )
+    return made
+
+
 class Warmup:
     """A linear rise of the learning rate at the start of a run (Goyal et al. 2017, arXiv:1706.02677).
 
@@ -210,6 +224,7 @@ def onecycle(
     final_div_factor: float = 1e4,
 ) -> Schedule:
     """Up to `max_lr` (the optimizer's lr unless given) and down again (Smith & Topin 2018, arXiv:1708.07120)."""
+    momentum = "betas" in optimizer.defaults or bool(optimizer.defaults.get("momentum"))
     peaks = [max_lr if max_lr is not None else group["lr"] for group in optimizer.param_groups]
     made = lr_scheduler.OneCycleLR(
         optimizer,
@@ -219,6 +234,7 @@ def onecycle(
         pct_start=pct_start,
         div_factor=div_factor,
         final_div_factor=final_div_factor,
+        cycle_momentum=momentum,  # torch would switch it on where there is none
     )
     return Schedule(made, "step")
 

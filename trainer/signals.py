@@ -28,12 +28,16 @@ class Signals:
 
     def __enter__(self) -> Signals:
         if threading.current_thread() is threading.main_thread():
-            self._before = {number: signal.signal(number, self._note) for number in NUMBERS}
+            self._before = {
+                number: signal.signal(number, self._note)
+                for number in NUMBERS
+                if signal.getsignal(number) is not signal.SIG_IGN  # nohup and background jobs stay deaf
+            }
         return self
 
     def __exit__(self, *_: object) -> None:
         for number, handler in self._before.items():
-            signal.signal(number, handler)
+            signal.signal(number, handler if handler is not None else signal.SIG_DFL)
         self._before = {}
 
     def _note(self, number: int, frame: FrameType | None) -> None:

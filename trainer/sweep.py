@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trainer import _hydra, config
-from trainer.errors import TrainerError
+from trainer.errors import BusyError, TrainerError
 from trainer.folder import RunFolder
 from trainer.run import Place, experiment_of, resume_word, run
 
@@ -36,7 +36,9 @@ def job_place(cfg: DictConfig, overrides: Sequence[str], choices: Mapping[str, A
 
 
 class Job:
-    """What Hydra calls for each job. One job's failure, or its `sys.exit`, never ends the sweep."""
+    """What Hydra calls for each job. One job's failure, or its `sys.exit`, never ends the sweep; a signal does."""
+
+    exit_code = 130  # of a sweep that a signal has ended
 
     def __call__(self, cfg: DictConfig) -> float | None:
         """Runs one job and gives its best monitored value, which sweepers that search ask for."""
@@ -44,6 +46,9 @@ class Job:
         print(f"\n{at.folder}", flush=True)
         try:
             outcome = run(cfg, at)
+        except BusyError as error:
+            print(f"{at.folder.path.name}: {error}", flush=True)
+            return None
         except TrainerError as error:
             print(f"{at.folder.path.name}: {error}", flush=True)
             self._failed(at.folder, str(error))
@@ -53,6 +58,7 @@ class Job:
             self._failed(at.folder, f"{type(error).__name__}: {error}")
             return None
         if outcome.state == "interrupted":
+            self.exit_code = outcome.exit_code
             raise KeyboardInterrupt
         if outcome.reason.startswith("already finished"):
             print(outcome.reason, flush=True)

@@ -55,6 +55,14 @@ class Task:
         """What to show of a batch of a few validation samples, named by `samples`. Called like `judge`."""
         return []
 
+    def state_dict(self) -> dict[str, Any]:
+        """The state of the modules that the task holds, such as a criterion with buffers; a part of the run."""
+        return {name: value.state_dict() for name, value in vars(self).items() if isinstance(value, nn.Module)}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        for name, value in state.items():
+            getattr(self, name).load_state_dict(value)
+
     def to(self, device: torch.device) -> Self:
         """Moves to the device whatever this task holds that can move: criterion, metrics, tensors."""
         for name, value in vars(self).items():

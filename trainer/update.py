@@ -73,6 +73,8 @@ class Update:
     """
 
     def __init__(self, optimizer: Optimizer, clip: Clip, precision: Precision, device: torch.device) -> None:
+        if isinstance(optimizer, torch.optim.LBFGS):
+            raise ConfigError("optimizer: LBFGS evaluates the loss several times an update, which this loop does not")
         self.optimizer, self.clip, self.precision = optimizer, clip, precision
         self.scaler = precision.scaler(device)
         self.scaled = self.scaler.is_enabled()

@@ -6,6 +6,7 @@ stands anywhere else.
 
 from __future__ import annotations
 
+import logging
 import os
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,6 +14,8 @@ from typing import Any
 import torch
 
 from trainer.errors import ConfigError
+
+log = logging.getLogger("trainer")
 
 
 @dataclass(frozen=True)
@@ -33,9 +36,13 @@ class World:
     threads: Any = "auto"
     rank: int = field(default=0, init=False)
     size: int = field(default=1, init=False)
+    _auto: bool = field(default=False, init=False, repr=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "device", _find_device(self.device))
+        object.__setattr__(self, "_auto", self.threads == "auto")
+        if int(os.environ.get("WORLD_SIZE") or 1) > 1:
+            raise ConfigError("WORLD_SIZE: one process trains a run; several processes for one run come later")
         threads = max(1, _processors() // 2) if self.threads == "auto" else self.threads
         if not isinstance(threads, int) or isinstance(threads, bool) or not 1 <= threads <= 1024:
             raise ConfigError(f"world.threads: {self.threads!r} is not a number of threads; use auto or 1 to 1024")
@@ -48,8 +55,20 @@ class World:
 
     def apply(self) -> None:
         """Makes the settings of this world those of the process."""
+        if self.device.type == "cuda":
+            torch.cuda.set_device(self.device)
         if torch.get_num_threads() != self.threads:
             torch.set_num_threads(self.threads)
+
+    def follow(self, threads: int | None) -> None:
+        """Takes the number of threads that a run was started with; says so where another one was asked for."""
+        if threads in (None, self.threads):
+            return
+        if self._auto:
+            object.__setattr__(self, "threads", threads)
+            self.apply()
+        else:
+            log.warning("world.threads: was %d before; with %d the bits differ from here on", threads, self.threads)
 
     def sum(self, totals: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """Adds each tensor over all processes."""

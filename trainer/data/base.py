@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch.utils.data import Dataset
 
-from trainer.errors import CheckpointError
+from trainer.errors import CheckpointError, ConfigError
 from trainer.state import State
 
 FACTS = ("in_channels", "in_features", "image_size", "num_classes", "classes", "colors", "preprocess",
@@ -29,13 +29,13 @@ the data, unless the config sets it:
 class BatchSource(Protocol):
     """A dataset that makes a whole batch at once: the fast path for data that fits in memory.
 
-    `batch` gets the sample indices, int64 of shape (N,), and the seed of this epoch. What it returns for a sample may
-    depend on its index and on that seed, and on nothing else: not on the batch that it comes in.
+    `batch_of` gets the sample indices, int64 of shape (N,), and the seed of this epoch. What it returns for a sample
+    may depend on its index and on that seed, and on nothing else: not on the batch that it comes in.
     """
 
     def __len__(self) -> int: ...
 
-    def batch(self, indices: torch.Tensor, epoch_seed: int) -> tuple[torch.Tensor, ...]: ...
+    def batch_of(self, indices: torch.Tensor, epoch_seed: int) -> tuple[torch.Tensor, ...]: ...
 
 
 @dataclass
@@ -95,6 +95,23 @@ class Data:
             self.facts["preprocess"].load_state_dict(state["preprocess"])
 
 
+def as_data(made: Any) -> Data:
+    """What a data source handed over: `Data`, or a pair of datasets (training, validation).
+
+    Raises:
+        ConfigError: it is neither.
+    """
+    if isinstance(made, Data):
+        return made
+    if isinstance(made, (tuple, list)) and len(made) == 2:
+        return Data(*made)
+    raise ConfigError(f"data: give trainer.Data or a pair (training set, validation set), not {type(made).__name__}")
+
+
 def _plain(value: Any) -> Any:
-    """Arrays and tensors as lists, everything else as it is."""
+    """Arrays, tensors and their scalars as Python's own, inside of containers too."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(inner) for key, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(inner) for inner in value]
     return value.tolist() if hasattr(value, "tolist") else value

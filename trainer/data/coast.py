@@ -180,7 +180,8 @@ def _cut(source: Path, bands: Bands, tile: int) -> _Tiles:
 
 def _cache_folder() -> Path:
     root = os.environ.get("XDG_CACHE_HOME")
-    return (Path(root) if root else Path("~/.cache").expanduser()) / "wandb-trainer"
+    home = Path(os.path.expanduser("~"))  # noqa: PTH111  # Path.home() raises where there is none
+    return (Path(root) if root else home / ".cache") / "wandb-trainer"
 
 
 def _read_cache(path: Path) -> _Tiles | None:

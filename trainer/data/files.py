@@ -119,7 +119,7 @@ def existing_folder(path: str | Path, key: str) -> Path:
     Raises:
         DataError: there is none; the message names the one beside it that was probably meant.
     """
-    folder = Path(path).expanduser().absolute()
+    folder = Path(os.path.expanduser(path)).absolute()  # noqa: PTH111  # Path's own raises where there is no home
     if folder.is_dir():
         return folder
     if folder.exists():

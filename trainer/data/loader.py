@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
 from trainer.data.base import BatchSource, Data
 from trainer.errors import DataError, WorkerError
-from trainer.state import ORDER, SAMPLE, mix, seed_generators
+from trainer.state import ORDER, SAMPLE, State, mix, seed_generators
 
 log = logging.getLogger("trainer")
 
@@ -55,6 +55,8 @@ class Loader:
         limit: int | None = None,
         what: str = "training",
     ) -> None:
+        if isinstance(dataset, DataLoader):
+            raise DataError(f"data: the {what} set is a DataLoader; give its dataset, batches are made of it here")
         if isinstance(dataset, IterableDataset) or not hasattr(dataset, "__len__"):
             raise DataError(f"data: the {what} set has no length; give a map-style dataset (__len__ and __getitem__)")
         for name, value in {
@@ -91,6 +93,20 @@ class Loader:
     def steps_per_epoch(self) -> int:
         return -(-self.batches_per_epoch // self.accumulate)
 
+    def state_dict(self) -> State:
+        return {"seed": self.seed, "batch_size": self.batch_size, "accumulate": self.accumulate}
+
+    def load_state_dict(self, state: State) -> None:
+        """Compares: the position in an epoch means nothing in another order."""
+        for name, now in self.state_dict().items():
+            if state[name] != now:
+                log.warning(
+                    "%s: was %s before and is %s now; the order of the data differs from here on",
+                    name,
+                    state[name],
+                    now,
+                )
+
     def groups(self, epoch: int, start: int = 0) -> Iterator[list[Batch]]:
         """The groups of an epoch from micro-batch `start` on."""
         batches = self.batches(epoch, start)
@@ -107,7 +123,7 @@ class Loader:
         plan = [order[a:b] for a, b in itertools.pairwise(self._cuts[start:])]
         if self._source is not None:
             epoch_seed = mix(self.seed, SAMPLE, epoch)
-            found: Iterator[Batch] = (self._source.batch(indices, epoch_seed) for indices in plan)
+            found: Iterator[Batch] = (self._source.batch_of(indices, epoch_seed) for indices in plan)
         else:
             found = cast(_Workers, self._workers).load(plan, epoch)
         return found if self.device.type == "cpu" else (to_device(batch, self.device) for batch in found)
@@ -169,7 +185,7 @@ def to_device(batch: Batch, device: torch.device) -> Batch:
 def _as_source(dataset: Dataset[Any]) -> BatchSource | None:
     if type(dataset) is TensorDataset:
         return _Tensors(dataset.tensors)
-    return dataset if isinstance(dataset, BatchSource) else None
+    return dataset if callable(getattr(dataset, "batch_of", None)) and isinstance(dataset, BatchSource) else None
 
 
 class _Tensors:
@@ -181,7 +197,7 @@ class _Tensors:
     def __len__(self) -> int:
         return len(self.tensors[0])
 
-    def batch(self, indices: torch.Tensor, epoch_seed: int) -> tuple[torch.Tensor, ...]:
+    def batch_of(self, indices: torch.Tensor, epoch_seed: int) -> tuple[torch.Tensor, ...]:
         return tuple(tensor.index_select(0, indices) for tensor in self.tensors)
 
 
@@ -228,8 +244,8 @@ class _Workers:
                 for batch in self._start(plan[done:], epoch):
                     yield batch
                     done += 1
-            except RuntimeError as error:
-                if "exited unexpectedly" not in str(error):
+            except (RuntimeError, ConnectionError, EOFError) as error:  # a dead worker may have handed out a batch
+                if isinstance(error, RuntimeError) and "exited unexpectedly" not in str(error):
                     raise
                 self.loader = None
                 if failed_at == done:

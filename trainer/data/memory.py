@@ -20,7 +20,7 @@ class Memory(Dataset[tuple[Tensor, Tensor]]):
         targets: labels int64 (N,), or masks of class indices uint8 (N, H, W). They come out as int64.
         names: what each sample is called.
         preprocess: makes float input from pixels.
-        augment: random changes of `batch`; `dataset[i]` never has any.
+        augment: random changes of `batch_of`; `dataset[i]` never has any.
     """
 
     def __init__(
@@ -44,7 +44,7 @@ class Memory(Dataset[tuple[Tensor, Tensor]]):
         """Input float32 (C, H, W) and target int64, () or (H, W), without augmentation."""
         return self.preprocess.normalise(self.images[index][None])[0], self.targets[index].long()
 
-    def batch(self, indices: Tensor, epoch_seed: int) -> tuple[Tensor, Tensor]:
+    def batch_of(self, indices: Tensor, epoch_seed: int) -> tuple[Tensor, Tensor]:
         """Inputs float32 (N, C, H, W) and targets int64, (N,) or (N, H, W), of int64 indices (N,)."""
         images, targets = self.images.index_select(0, indices), self.targets.index_select(0, indices)
         if self.augment is not None:

@@ -58,7 +58,7 @@ class Windows(Dataset[tuple[Tensor, Tensor]]):
         text: int64 (characters,), indices into `symbols`.
         context: T, the length of a window.
         symbols: the characters by index.
-        shift: in `batch`, start each window up to T - 1 characters further on, drawn anew each epoch.
+        shift: in `batch_of`, start each window up to T - 1 characters further on, drawn anew each epoch.
         first: the place of `text` in the whole, for the names.
     """
 
@@ -74,7 +74,7 @@ class Windows(Dataset[tuple[Tensor, Tensor]]):
         start = range(len(self))[index] * self.context
         return self.text[start : start + self.context], self.text[start + 1 : start + self.context + 1]
 
-    def batch(self, indices: Tensor, epoch_seed: int) -> tuple[Tensor, Tensor]:
+    def batch_of(self, indices: Tensor, epoch_seed: int) -> tuple[Tensor, Tensor]:
         """Inputs and targets, each int64 (N, T), of int64 indices (N,)."""
         starts = indices * self.context
         if self.shift:

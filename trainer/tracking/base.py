@@ -74,8 +74,6 @@ class Trackers(Tracker):
         return {type(t).__name__.lower(): t for t in self.trackers if hasattr(t, "load_state_dict")}
 
     def start(self, plan: Plan) -> None:
-        if plan.folder is not None:
-            plan.folder.create()
         for tracker in self.trackers:
             tracker.start(plan)
 
@@ -96,5 +94,12 @@ class Trackers(Tracker):
             tracker.saved()
 
     def finish(self, outcome: Outcome) -> None:
+        """Tells every tracker, whatever one of them raises; the first error is raised after that."""
+        errors = []
         for tracker in self.trackers:
-            tracker.finish(outcome)
+            try:
+                tracker.finish(outcome)
+            except Exception as error:
+                errors.append(error)
+        if errors:
+            raise errors[0]

@@ -211,6 +211,8 @@ class _Screen:
         """The reader of a pipe may be gone, the terminal closed: then training goes on without it."""
         try:
             yield
+        except UnicodeError:
+            raise  # one character that the terminal does not know is no reason to fall silent
         except (OSError, ValueError):
             self._lost = True
             if self._bar is not None:

@@ -32,11 +32,15 @@ class Journal(Tracker):
         self.folder = folder
         self._file: int | None = None
         self._waiting = b""
+        self._offset: int | None = None
         self._warned = False
 
     def start(self, plan: Plan) -> None:
         """Cuts off what a crash left behind: half a line, and the pictures of steps that will be done again."""
         try:
+            if self._offset is not None and self.folder.metrics.exists():
+                os.truncate(self.folder.metrics, self._offset)
+            self._offset = None
             _cut_torn_line(self._open())
             for path in self.folder.media.glob("step-*"):
                 if (found := re.fullmatch(r"step-(\d+)", path.name)) and int(found[1]) > plan.start:
@@ -78,7 +82,7 @@ class Journal(Tracker):
             return {"offset": 0}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Cuts the file to what it was, so that rows of steps that will be done again do not stand there twice.
+        """Notes where to cut the file when the run starts: rows of steps that will be done again must not stand twice.
 
         Raises:
             CheckpointError: the file is shorter than that: rows were lost.
@@ -93,9 +97,7 @@ class Journal(Tracker):
                 f"{self.folder.metrics} has {size} bytes, and the checkpoint was written when it had {offset}: rows of "
                 "the history are missing; put the file back, or start a new run"
             )
-        self._waiting = b""
-        if size > offset:
-            os.truncate(self.folder.metrics, offset)
+        self._waiting, self._offset = b"", offset
 
     # ----------------------------------------------------------------------------------------------------- writing
 
