@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from trainer.loop import Trainer
+
+log = logging.getLogger("trainer")
 
 METHODS = ("on_fit_start", "on_log", "on_evaluation", "on_save", "on_exception", "on_fit_end")
 
@@ -77,7 +80,10 @@ class Hooks(Hook):
 
     def on_exception(self, trainer: Trainer, error: BaseException) -> None:
         for hook in self.hooks.values():
-            hook.on_exception(trainer, error)
+            try:
+                hook.on_exception(trainer, error)
+            except Exception:  # it must not hide the error that ended the run
+                log.exception("in the on_exception of a hook")
 
     def on_fit_end(self, trainer: Trainer, outcome: Outcome) -> None:
         for hook in self.hooks.values():

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 import math
-import signal
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -15,6 +13,7 @@ from torch import nn
 from torch.optim import Optimizer
 from torch.utils.data import Dataset
 
+from trainer.accounts import outcome, plan
 from trainer.checkpoint import Checkpoints
 from trainer.clock import Clock
 from trainer.data.base import Data, as_data
@@ -29,8 +28,8 @@ from trainer.hooks import Hook, Hooks
 from trainer.monitor import Best, Patience, direction
 from trainer.progress import Progress
 from trainer.records import Evaluation, Outcome, Row, RunState
-from trainer.rehearsal import plan, rehearse
-from trainer.schedules import Schedule, as_schedule, constant
+from trainer.rehearsal import rehearse
+from trainer.schedules import Schedule, as_schedule
 from trainer.signals import Signals
 from trainer.state import EVALUATION, STEP, Rng, Stateful, mix, restore, seed_generators, snapshot
 from trainer.tasks import Task
@@ -38,8 +37,6 @@ from trainer.tracking.base import Tracker, Trackers
 from trainer.tracking.defaults import trackers as default_trackers
 from trainer.update import Clip, Precision, Update
 from trainer.world import World
-
-log = logging.getLogger("trainer")
 
 
 class Trainer:
@@ -115,8 +112,7 @@ class Trainer:
 
         # Policy: whatever can change the course of a run is a part, called on a written line below.
         self.update = Update(optimizer, clip or Clip(), precision or Precision(), self.device)
-        made = schedule(optimizer, self.steps) if callable(schedule) else schedule or constant(optimizer)
-        self.schedule = as_schedule(made)
+        self.schedule = as_schedule(schedule(optimizer, self.steps) if callable(schedule) else schedule, optimizer)
         self.ema = ema or Ema()
         self.ema.attach(self.model)
         self.patience = patience or Patience(patience=None)
@@ -183,8 +179,8 @@ class Trainer:
                 while self.state == "running":
                     self.train_epoch()
                 self.checkpoints.close()
-            outcome = self.outcome()
-            self.hooks.on_fit_end(self, outcome)
+            ended = outcome(self)
+            self.hooks.on_fit_end(self, ended)
         except BaseException as error:
             self._fail(error)
             raise
@@ -192,8 +188,8 @@ class Trainer:
             self.loader.close()
             self.evaluator.close()
             self.clock.stop()
-        self.trackers.finish(outcome)
-        return outcome
+        self.trackers.finish(ended)
+        return ended
 
     def train_epoch(self) -> None:
         """Trains from where the epoch stands to its end, unless something ends the run before."""
@@ -339,30 +335,13 @@ class Trainer:
         self._rates = self.schedule.rates
         return True
 
-    def outcome(self, exit_code: int = 0) -> Outcome:
-        """How the run stands, or how it ended."""
-        return Outcome(
-            state=self.state,
-            reason=self.reason,
-            best=self.best.row,
-            last=self.history.last,
-            step=self.progress.step,
-            epoch=self.progress.epoch,
-            seconds=round(self.clock.seconds, 3),
-            exit_code=128 + (self.signals.number or signal.SIGTERM) if self.state == "interrupted" else exit_code,
-        )
-
     def _fail(self, error: BaseException) -> None:
         """The run ends with an error: what is known is written, and nothing is saved half-way through a step."""
         self.checkpoints.wait()
         if isinstance(error, DivergedError):
             error.locate(self.progress.step + 1, self.progress.epoch + 1, self.checkpoints.last_path())
         self.state, self.reason = "failed", str(error) or type(error).__name__
-        try:
-            with contextlib.suppress(DivergedError):  # the rows before it show how it came
-                self.hand_on()
-            self.hooks.on_exception(self, error)
-        except Exception:
-            log.exception("while a failed run was ended")
-        finally:
-            self.trackers.finish(self.outcome(getattr(error, "exit_code", 1)))
+        with contextlib.suppress(Exception):  # the rows before it show how it came, if they can still be had
+            self.hand_on()
+        self.hooks.on_exception(self, error)
+        self.trackers.finish(outcome(self, getattr(error, "exit_code", 1)))

@@ -1,4 +1,4 @@
-"""Before the first step: what does not fit is told, and the plan of the run is shown."""
+"""Before the first step: what does not fit is told."""
 
 from __future__ import annotations
 
@@ -9,11 +9,9 @@ import torch
 from torch import nn
 
 from trainer.data.loader import Batch, loader_of
-from trainer.durations import count
 from trainer.errors import ConfigError
 from trainer.evaluation import evaluating
 from trainer.monitor import check_monitor
-from trainer.tracking.base import Plan
 
 if TYPE_CHECKING:
     from trainer.loop import Trainer
@@ -58,37 +56,6 @@ def _first_batch(trainer: Trainer, which: Literal["train", "val"]) -> Batch:
     """Two samples of a set, on the device."""
     options = {"seed": trainer.seed, "device": trainer.device, "shuffle": False, "workers": 0}
     return next(iter(loader_of(trainer.data, which, 2, **options).batches()))
-
-
-def plan(trainer: Trainer) -> Plan:
-    """What is known before the first step, for the trackers and for the person who waits."""
-    size = sum(parameter.numel() for parameter in trainer.model.parameters())
-    loader, patience = trainer.loader, trainer.patience.patience
-    samples = f"{loader.batch_size} samples" + (f" x {loader.accumulate}" if loader.accumulate > 1 else "")
-    stops = f", stops after {patience} evaluations without a better one" if patience else ""
-    lines = {
-        "data": trainer.data.summary or f"{loader.samples} training samples",
-        "model": f"{type(trainer.model).__name__}, {size:,} parameters",
-        "steps": f"{count(trainer.epochs, 'epoch')} x {trainer.steps_per_epoch} = {trainer.steps} steps of {samples}",
-        "monitor": f"{trainer.best.monitor} ({trainer.best.mode}){stops}",
-        "device": f"{trainer.world.describe()}, {trainer.update.precision.dtype}",
-        **trainer.lines,
-    }
-    if trainer.folder is not None:
-        lines["folder"] = str(trainer.folder)
-    if trainer.progress.step:
-        lines["resumed"] = f"at step {trainer.progress.step}, after {count(trainer.progress.epoch, 'epoch')}"
-    return Plan(
-        folder=trainer.folder,
-        steps=trainer.steps,
-        steps_per_epoch=trainer.steps_per_epoch,
-        epochs=trainer.epochs,
-        start=trainer.progress.step,
-        monitor=trainer.best.monitor,
-        mode=trainer.best.mode,
-        lines=lines,
-        config=trainer.config,
-    )
 
 
 def _shapes(batch: Any) -> str:

@@ -119,12 +119,14 @@ class Schedule:
         self.step, self._peaks = state["step"], list(state["peaks"])
 
 
-def as_schedule(made: object) -> Schedule:
-    """The schedule itself.
+def as_schedule(made: object, optimizer: Optimizer) -> Schedule:
+    """The schedule itself; a constant one for None.
 
     Raises:
         ConfigError: it is something else, such as a bare torch scheduler, which does not say when it moves.
     """
+    if made is None:
+        return constant(optimizer)
     if not isinstance(made, Schedule):
         name = type(made).__name__
         raise ConfigError(

@@ -1,0 +1,59 @@
+"""What is said of a run: the plan before its first step, the outcome after its last."""
+
+from __future__ import annotations
+
+import signal
+from typing import TYPE_CHECKING
+
+from trainer.durations import count
+from trainer.records import Outcome
+from trainer.tracking.base import Plan
+
+if TYPE_CHECKING:
+    from trainer.loop import Trainer
+
+
+def plan(trainer: Trainer) -> Plan:
+    """What is known before the first step, for the trackers and for the person who waits."""
+    size = sum(parameter.numel() for parameter in trainer.model.parameters())
+    loader, patience = trainer.loader, trainer.patience.patience
+    samples = f"{loader.batch_size} samples" + (f" x {loader.accumulate}" if loader.accumulate > 1 else "")
+    stops = f", stops after {patience} evaluations without a better one" if patience else ""
+    lines = {
+        "data": trainer.data.summary or f"{loader.samples} training samples",
+        "model": f"{type(trainer.model).__name__}, {size:,} parameters",
+        "steps": f"{count(trainer.epochs, 'epoch')} x {trainer.steps_per_epoch} = {trainer.steps} steps of {samples}",
+        "monitor": f"{trainer.best.monitor} ({trainer.best.mode}){stops}",
+        "device": f"{trainer.world.describe()}, {trainer.update.precision.dtype}",
+        **trainer.lines,
+    }
+    if trainer.folder is not None:
+        lines["folder"] = str(trainer.folder)
+    if trainer.progress.step:
+        lines["resumed"] = f"at step {trainer.progress.step}, after {count(trainer.progress.epoch, 'epoch')}"
+    return Plan(
+        folder=trainer.folder,
+        steps=trainer.steps,
+        steps_per_epoch=trainer.steps_per_epoch,
+        epochs=trainer.epochs,
+        start=trainer.progress.step,
+        monitor=trainer.best.monitor,
+        mode=trainer.best.mode,
+        lines=lines,
+        config=trainer.config,
+    )
+
+
+def outcome(trainer: Trainer, exit_code: int = 0) -> Outcome:
+    """How the run ended; an interrupted one with 128 + the number of its signal."""
+    interrupted = 128 + (trainer.signals.number or signal.SIGTERM)
+    return Outcome(
+        state=trainer.state,
+        reason=trainer.reason,
+        best=trainer.best.row,
+        last=trainer.history.last,
+        step=trainer.progress.step,
+        epoch=trainer.progress.epoch,
+        seconds=round(trainer.clock.seconds, 3),
+        exit_code=interrupted if trainer.state == "interrupted" else exit_code,
+    )
