@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import shlex
+import shutil
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -143,18 +145,30 @@ def _report(outcome: Outcome, at: Place) -> int:
     if outcome.reason.startswith("already finished"):
         best = ", ".join(f"{k} {v:.4g}" for k, v in outcome.best.items() if k.startswith("val/") and "iou/" not in k)
         print(f"{at.folder}: {outcome.reason}; best: {best}")
-    folder, wandb = str(at.folder), f"{at.sweep or at.folder}/wandb"
-    lines = [f"  look      wandb leet {wandb}"] if Path(wandb).is_dir() else []
+    folder, wandb = shlex.quote(str(at.folder)), at.folder.wandb if at.sweep is None else at.sweep / "wandb"
+    lines = {"look": f"wandb leet {shlex.quote(str(RunFolder(wandb)))}"} if wandb.is_dir() else {}
     if outcome.state == "interrupted":
-        lines.append(f"  resume    trainer resume={folder}")
+        lines["resume"] = f"trainer resume={folder}"
     else:
-        lines.append(f"  compare   trainer-compare {RunFolder(at.folder.path.parent)}")
+        lines["compare"] = f"trainer-compare {shlex.quote(str(RunFolder(at.folder.path.parent)))}"
         if outcome.reason.endswith(" done"):
-            lines.append(f"  longer    trainer resume={folder} epochs={2 * outcome.epoch}")
+            lines["longer"] = f"trainer resume={folder} epochs={2 * outcome.epoch}"
     if command := sync_command(at.folder):
-        lines.append(f"  send      {command}")
-    print("\n".join(["", "next", *lines]))
+        lines["send"] = command
+    print("\nnext")
+    for label, command in lines.items():
+        print(f"  {label:<8}  {_typed(command)}")
     return outcome.exit_code
+
+
+def _typed(command: str) -> str:
+    """The command as it works when it is pasted: with the path of its program where the shell would not find it."""
+    program, _, rest = command.partition(" ")
+    beside = Path(sys.executable).parent / program
+    if shutil.which(program) or not beside.exists():
+        return command
+    path = os.path.relpath(beside)
+    return f"{beside if path.startswith('..') else path} {rest}"
 
 
 def evaluate(argv: Sequence[str] | None = None) -> int:
