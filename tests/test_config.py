@@ -61,7 +61,7 @@ WRONG = [
     ("+loss.weight={_target_: torch.tensor, daat: [1]}", None),  # a builtin does not tell what it takes
     ("++task.metrics={a: {_target_: trainer.metrics.BitsPerCharacter, k: 3}}", "metrics.a.k: trainer.metrics.Bits"),
     ("optimizer._target_=torch.optim.AdamWW", "did you mean torch.optim.AdamW?"),
-    ("model._target_=my_model.Net", "my_model.Net cannot be imported: No module named 'einops_x' (my_model.py:1)"),
+    ("model._target_=lacks_einops.Net", "lacks_einops.Net cannot be imported: No module named 'einops_x' (lacks_einops.py:1)"),
     ("model._target_=nowhere.Net", "model: nowhere.Net cannot be imported: there is no module nowhere"),
     ("epochs=", "epochs: '' is not a number"),
     ("epochs=0", "epochs: 0 must be at least 1"),
@@ -131,7 +131,7 @@ def composed() -> DictConfig:
 def test_a_wrong_value_is_told_by_key_with_the_word_that_was_meant(
     composed: DictConfig, word: str, message: str | None
 ) -> None:
-    Path("my_model.py").write_text("import einops_x\n")
+    Path("lacks_einops.py").write_text("import einops_x\n")
     parsed = _hydra.parse(word)
     cfg = copy.deepcopy(composed)
     OmegaConf.update(cfg, parsed.key_or_group, parsed.value(), force_add=True)

@@ -361,7 +361,7 @@ def test_resume_says_what_it_needs(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="there is no checkpoint to go on from; use resume=auto or never"):
         make_trainer(folder=tmp_path / "a", resume="must")
     make_trainer(folder=tmp_path / "a", resume="auto", epochs=1).fit()
-    with pytest.raises(ConfigError, match="a run is in this folder; go on with resume=auto"):
+    with pytest.raises(ConfigError, match="holds a run; go on with"):
         make_trainer(folder=tmp_path / "a")
     with pytest.raises(CheckpointError, match="training samples were 11 .* and are 12 now"):
         make_trainer(folder=tmp_path / "a", resume="auto", data=(points(12), points(5)))

@@ -16,7 +16,7 @@ from trainer._hydra import instantiate, plain_node
 from trainer.checkpoint import Checkpoint, Checkpoints
 from trainer.data.base import as_data
 from trainer.data.loader import Loader
-from trainer.errors import CheckpointError, ConfigError
+from trainer.errors import CheckpointError, ConfigError, did_you_mean
 from trainer.folder import RunFolder
 from trainer.loop import Trainer
 from trainer.monitor import Mode, direction
@@ -177,7 +177,10 @@ def read_config(run: str | os.PathLike[str]) -> DictConfig:
     """
     path = RunFolder(run).config
     if not path.is_file():
-        raise CheckpointError(f"{run}: is no run folder: it holds no {path.name}")
+        raise CheckpointError(
+            f"{run}: is no run of the command `trainer`: it holds no {path.name}. For a run that a script made, build "
+            "the model as the script does, and load checkpoints/step-.../weights.pt with torch.load"
+        )
     return config.read(path)
 
 
@@ -187,6 +190,9 @@ def read_checkpoint(run: str | os.PathLike[str], which: Literal["best", "last"])
     Raises:
         CheckpointError: there is none that can be read.
     """
+    if not Path(run).is_dir():
+        near = did_you_mean(Path(run).name, [path.name for path in Path(run).parent.glob("*")])
+        raise CheckpointError(f"{run}: there is no such folder; {near}")
     checkpoints = Checkpoints()
     checkpoints.folder = Path(run) / "checkpoints"
     if which == "best" and checkpoints.best_name() is not None:

@@ -96,8 +96,8 @@ class Checkpoints:
         """
         self.wait()
         if self._error is not None:
-            error, self._error = self._error, None
-            raise SaveError(f"{self.folder}: the last checkpoint could not be written ({error})") from error
+            why, error, self._error = self._why(), self._error, None
+            raise SaveError(f"{self.folder}: the last checkpoint could not be written ({why})") from error
 
     def _write(self, step: int, weights: State, state: State, facts: dict[str, Any], best: bool) -> None:
         folder = self.folder
@@ -119,7 +119,15 @@ class Checkpoints:
                         shutil.rmtree(leftover, ignore_errors=True)
                     if attempt == 1:
                         self._prune(1)
-        log.warning("checkpoint at step %d could not be written (%s); training goes on", step, self._error)
+        log.warning("checkpoint at step %d could not be written (%s); training goes on", step, self._why())
+
+    def _why(self) -> str:
+        """The last error in words; of a full disk torch says something about a position in a file."""
+        assert self.folder is not None
+        with contextlib.suppress(OSError):
+            if shutil.disk_usage(self.folder).free < 1 << 20:
+                return f"no space left in {self.folder}"
+        return str(self._error)
 
     def _prune(self, keep: int) -> None:
         assert self.folder is not None

@@ -45,13 +45,21 @@ def _train(words: list[str]) -> int:
         return _hydra_only(words)
     unknown = [flag for flag in flags if flag not in ("-m", "--multirun")]
     if unknown:
-        raise ConfigError([f"{flag}: is no option; {did_you_mean(flag, ('-m', *_QUESTIONS))}" for flag in unknown])
+        raise ConfigError([_no_option(flag) for flag in unknown])
     if flags:
         return _sweep(words, overrides)
     cfg, at = _single(overrides)
     from trainer.run import run
 
     return _report(run(cfg, at), at)
+
+
+def _no_option(flag: str) -> str:
+    from trainer.config import SCALARS
+
+    name = flag.lstrip("-").partition("=")[0]
+    hint = f"type {name}=VALUE" if name in SCALARS else did_you_mean(flag, ("-m", *_QUESTIONS))
+    return f"{flag}: is no option; {hint}"
 
 
 _QUESTIONS = (
@@ -85,6 +93,7 @@ def _single(overrides: list[str]) -> tuple[DictConfig, Place]:
     from trainer.overrides import check
 
     folder = next((word.partition("=")[2] for word in reversed(overrides) if word.startswith("resume=")), "")
+    folder = folder.strip("'\"")
     if folder and folder not in ("never", "auto", "must", "null"):
         return _resumed(folder, [word for word in overrides if not word.startswith("resume=")])
     cfg = check(overrides)
@@ -133,7 +142,7 @@ def _sweep(words: list[str], overrides: list[str]) -> int:
     text, all_finished = table(places)
     print(text)
     if places and not all_finished:
-        print("\nthe same command again does what is missing")
+        print("\nthe same command again does what is missing; a job that failed fails again unless its cause is gone")
     return code or (0 if all_finished else 1)
 
 

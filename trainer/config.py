@@ -131,6 +131,8 @@ def _scalar(name: str, kind: str, value: Any) -> list[str]:
     if kind == "refuse or allow":
         wrong = mismatch(value, Literal["refuse", "allow"])
         return [f"{name}: {wrong}"] if wrong else []
+    if name == "name" and ("/" in str(value) or str(value) in (".", "..")):
+        return [f"{name}: {value!r} is not the name of one folder; runs=FOLDER says where it lies"]
     if isinstance(value, str | int) and str(value).strip():
         return []
     return [f"{name}: {value!r} is not a name"]

@@ -64,6 +64,26 @@ class RunFolder:
         return str(self.path) if relative.startswith("..") else relative
 
     @property
+    def held(self) -> bool:
+        """Whether a living process trains here."""
+        try:
+            file = os.open(self._lock, os.O_RDONLY)
+        except OSError:
+            return False
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except OSError:
+            return True
+        finally:
+            os.close(file)
+        return False
+
+    def state(self) -> str:
+        """The run's state; `killed` for one that says it is running and is not."""
+        state = str(self.read_status().get("state", "not started"))
+        return "killed" if state == "running" and not self.held else state
+
+    @property
     def used(self) -> bool:
         """Whether a run has left rows or checkpoints here."""
         rows = self.metrics.exists() and self.metrics.stat().st_size > 0

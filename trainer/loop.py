@@ -151,7 +151,7 @@ class Trainer:
         if resume != "never":
             self.resume(must=resume == "must")
         elif self.folder is not None and self.folder.used:
-            raise ConfigError(f"{self.folder}: a run is in this folder; go on with resume=auto, or use another folder")
+            raise ConfigError(f"{self.folder}: holds a run; go on with resume='auto', or use another folder")
 
     # ---------------------------------------------------------------------------------------------------- the run
 

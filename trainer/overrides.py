@@ -202,6 +202,11 @@ def _unknown(word: str, key: str, value: str | None, kept: _Probe) -> str:
     head, *path = key.split(".")
     node: Any = config.unresolved(kept.cfg)
     if head not in node:
+        owners = [name for name, group in node.items() if isinstance(group, dict) and not path and head in group]
+        if owners:
+            return (
+                f"{key}: there is no such key; did you mean {' or '.join(f'{owner}.{head}' for owner in owners[:3])}?"
+            )
         near = closest(head, [name for name in _known() if name not in config.SCALARS or not path])
         shown = ".".join([near, *path]) if near else None
         return f"{key}: there is no such key; " + (

@@ -74,7 +74,7 @@ def table(places: Sequence[Place]) -> tuple[str, bool]:
     lines, states = [], []
     for at in places:
         status = at.folder.read_status()
-        state = status.get("state", "not started")
+        state = at.folder.state()
         states.append(state)
         result, monitor = status.get("result") or {}, status.get("monitor", "")
         best = (result.get("best") or {}).get(monitor)

@@ -174,6 +174,10 @@ def _labels(folder: Path) -> list[tuple[Path, str]]:
     by_folder = [(path, sub.name) for sub in subfolders(folder) for path in find_pictures(sub)]
     loose = find_pictures(folder, deep=False)
     if by_folder:
+        if {label for _, label in by_folder} <= {"imgs", "images", "masks", "labels", "annotations"}:
+            raise DataError(
+                f"data.root: {folder} holds pictures and masks, not classes; type experiment=image_mask_folder"
+            )
         if loose:
             LOG.warning(
                 "data.root: %d pictures lie beside the class folders in %s and are left out", len(loose), folder

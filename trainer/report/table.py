@@ -56,7 +56,8 @@ def _read_config(folder: RunFolder) -> dict[str, Any]:
 def rows(entries: Sequence[Entry]) -> tuple[list[str], list[list[str]]]:
     """The head and the lines of the table, the best run first."""
     keys = sorted({key for entry in entries for key in entry.config if key.split(".")[0] not in COMMON})
-    varying = [key for key in keys if len({str(entry.config.get(key)) for entry in entries}) > 1]
+    known = [entry.config for entry in entries if entry.config]
+    varying = [key for key in keys if len({str(values.get(key)) for values in known}) > 1]
     measured = dict.fromkeys(key for entry in entries for key in entry.best if key.startswith("val/"))
     metrics = [key for key in measured if "iou/" not in key]
     monitor = next((e.status["monitor"] for e in entries if e.status.get("monitor")), "")
@@ -67,7 +68,7 @@ def rows(entries: Sequence[Entry]) -> tuple[list[str], list[list[str]]]:
     lines = [
         [
             entry.folder.path.name,
-            str(entry.status.get("state", "?")),
+            entry.folder.state(),
             str(entry.best.get("epoch", "")),
             *(f"{entry.best[name]:.4f}" if name in entry.best else "" for name in metrics),
             *(_cell(key, entry.config.get(key, "")) for key in varying),

@@ -6,6 +6,7 @@ import contextlib
 import logging
 import math
 import os
+import shutil
 import sys
 from collections.abc import Iterator, Sequence
 from typing import Any, TextIO
@@ -20,6 +21,11 @@ WIDTH = 122  # an evaluation's line is at most this long
 _REFRESH = 0.25  # seconds between two changes of the bar, at least
 
 log = logging.getLogger("trainer")
+
+
+def _width() -> int:
+    """How long a line may be: as the terminal is wide, where there is one."""
+    return min(WIDTH, shutil.get_terminal_size((WIDTH, 24)).columns) if sys.stdout.isatty() else WIDTH
 
 
 class Console(Tracker):
@@ -115,7 +121,7 @@ class _Line:
         head = f"epoch {row['epoch']:>{len(str(epochs))}}/{epochs}  step {row['step']:>{len(str(steps))}}"
         tail = f"  {duration(row.get('time', math.nan)):>8}"
         if not self._names:
-            room = WIDTH - len(head) - len(tail) - len("  * best") - len(self._rate(row))
+            room = _width() - len(head) - len(tail) - len("  * best") - len(self._rate(row))
             for name in self._columns(row):
                 room -= len(name) + 9
                 self._names += [name] if room >= 0 or not self._names else []
