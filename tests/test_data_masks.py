@@ -193,3 +193,14 @@ def test_default_colours_can_be_told_apart() -> None:
     for count in (2, 21, 150):
         colors = default_colors(count)
         assert len(colors) == len(set(colors)) == count and all(0 <= v <= 255 for color in colors for v in color)
+
+
+def test_a_class_that_no_pixel_has_is_pointed_out_where_the_classes_are_not_named(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    values = np.tile(np.array([0, 1, 2, 3, 4, 7], np.uint8), (6, 1))
+    Image.fromarray(values).save(tmp_path / "m.png")
+    with caplog.at_level("WARNING", logger="trainer"):
+        code = MaskCode.learn([open_mask(tmp_path / "m.png")])
+    assert len(code.colors) == 8
+    assert "no pixel of the masks has class 5, 6, and the largest is 7" in caplog.text

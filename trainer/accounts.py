@@ -27,6 +27,8 @@ def plan(trainer: Trainer) -> Plan:
         "device": f"{trainer.world.describe()}, {trainer.update.precision.dtype}",
         **trainer.lines,
     }
+    if attention := _attention(trainer):
+        lines["attention"] = "; ".join(attention)
     if trainer.folder is not None:
         lines["folder"] = str(trainer.folder)
     if trainer.progress.step:
@@ -42,6 +44,21 @@ def plan(trainer: Trainer) -> Plan:
         lines=lines,
         config=trainer.config,
     )
+
+
+def _attention(trainer: Trainer) -> list[str]:
+    """What is allowed, and probably not meant."""
+    loader, every = trainer.loader, trainer.evaluate_every
+    found = []
+    if loader.batch_size > loader.samples:
+        found.append(f"batch_size={loader.batch_size} is more than the {loader.samples} training samples")
+    if loader.accumulate > loader.batches_per_epoch:
+        found.append(f"accumulate={loader.accumulate} is more than the {loader.batches_per_epoch} batches of an epoch")
+    times = trainer.epochs // every.epochs if every.epochs else trainer.steps // every.steps if every.steps else 1
+    patience = trainer.patience.patience
+    if patience is not None and times <= patience and times < trainer.epochs:  # a short try of a run is no mistake
+        found.append(f"early stopping cannot act: {count(max(times, 1), 'evaluation')} in the whole run")
+    return found
 
 
 def outcome(trainer: Trainer, exit_code: int = 0) -> Outcome:

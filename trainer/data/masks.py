@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import colorsys
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,8 @@ _PALETTE: tuple[Color, ...] = (
     (70, 220, 230), (240, 50, 230), (190, 240, 70), (250, 190, 200), (0, 128, 128), (220, 190, 255), (154, 99, 36),
     (128, 0, 0), (170, 255, 195), (128, 128, 0), (255, 215, 180), (0, 0, 128), (128, 128, 128),
 )  # fmt: skip
+
+log = logging.getLogger("trainer")
 
 
 def default_colors(count: int) -> tuple[Color, ...]:
@@ -213,6 +216,13 @@ def _learn_grey(
     levels = sorted(level for level in counts if level != ignore_index)
     top = max(levels, default=0)
     if not lossy and (top < (wanted or 2 * len(levels)) or not levels):
+        if wanted is None and (absent := sorted(set(range(top)) - set(levels))):
+            log.warning(
+                "data: no pixel of the masks has class %s, and the largest is %d; is that a mistake? "
+                "Name the classes by data.classes",
+                _listed(absent, 6),
+                top,
+            )
         return MaskCode(chosen or default_colors(wanted or max(2, top + 1)), ignore_index)
     if wanted is None and top == 255 and len(levels) > 2 and levels[-2] < 2 * (len(levels) - 1):
         raise DataError(
