@@ -15,9 +15,10 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 
 from trainer import _hydra, config
-from trainer.data.base import FACTS
+from trainer.dotenv import load_env
 from trainer.errors import ConfigError
 from trainer.overrides import apply, check, check_sweep, compose_or_explain
+from trainer.records import FACTS
 from trainer.signatures import mismatch
 
 
@@ -366,9 +367,9 @@ def test_an_env_file_fills_in_what_is_not_set(monkeypatch: pytest.MonkeyPatch) -
         "# comment\n\nSET=other\nA=1 # one\n"
         "export B = two\nC='x # y' # z\nD=\"q\"\nE=a=b\nF=\n  G=h#i\nnonsense\n#H=1\n"
     )
-    config.load_env(".env")
+    load_env(".env")
     assert os.environ == {"SET": "stays", "A": "1", "B": "two", "C": "x # y", "D": "q", "E": "a=b", "F": "", "G": "h#i"}
-    config.load_env("absent.env")
+    load_env("absent.env")
 
 
 def test_a_sweep_is_checked_as_a_whole_and_each_mistake_is_told_once() -> None:

@@ -13,12 +13,13 @@ import pytest
 import torch
 from PIL import Image
 
-from trainer.data.base import FACTS, BatchSource, Data
+from trainer.data.base import BatchSource, Data
 from trainer.data.files import OnDisk
 from trainer.data.folders import image_folder, image_mask_folder
 from trainer.data.loader import Loader
 from trainer.data.memory import Memory
 from trainer.errors import DataError
+from trainer.records import FACTS
 
 
 def picture(path: Path, color: Any = (200, 100, 50), size: tuple[int, int] = (12, 8)) -> Path:

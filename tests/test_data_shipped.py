@@ -16,11 +16,12 @@ import torch
 
 from trainer.data import coast as coast_module
 from trainer.data import digits as digits_module
-from trainer.data.base import FACTS, BatchSource, Data
+from trainer.data.base import BatchSource, Data
 from trainer.data.coast import coast
 from trainer.data.digits import digits
 from trainer.data.topics import Windows, topics
 from trainer.errors import DataError
+from trainer.records import FACTS
 
 
 @pytest.fixture(scope="module")

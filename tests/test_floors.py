@@ -16,7 +16,8 @@ PACKAGE = ROOT / "trainer"
 
 # A package's name stands for all its modules. Nothing may import what stands on a higher floor.
 FLOORS = {
-    "errors": 0, "world": 0, "state": 0, "progress": 0, "durations": 0, "records": 0, "folder": 0, "signals": 0,
+    "errors": 0, "world": 0, "state": 0, "progress": 0, "durations": 0, "records": 0, "folder": 0,
+    "signals": 0, "dotenv": 0,
     "data": 1, "tasks": 1, "losses": 1, "metrics": 1, "models": 1, "optim": 1, "schedules": 1, "update": 1, "ema": 1,
     "monitor": 1, "checkpoint": 1, "clock": 1, "evaluation": 1, "history": 1,
     "tracking": 2, "hooks": 2,

@@ -22,6 +22,7 @@ from trainer.loop import Trainer
 from trainer.monitor import Mode, direction
 from trainer.optim import trainable
 from trainer.preview import draw
+from trainer.records import Resume
 from trainer.schedules import Schedule, simulate
 from trainer.state import START, Rng, mix, seed_generators
 from trainer.tracking.base import Tracker
@@ -36,7 +37,7 @@ def build(
     cfg: DictConfig,
     folder: RunFolder | None = None,
     *,
-    resume: Literal["never", "auto", "must"] = "never",
+    resume: Resume = "never",
     trackers: Iterable[Tracker] = (),
 ) -> Trainer:
     """Makes everything that a config describes: world, data, loss, task, model, optimizer, schedule; then the Trainer.

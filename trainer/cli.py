@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trainer.errors import ConfigError, TrainerError, did_you_mean
+from trainer.folder import shown
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -30,7 +31,7 @@ def train(argv: Sequence[str] | None = None) -> int:
 
 def _train(words: list[str]) -> int:
     from trainer._hydra import implied
-    from trainer.config import load_env
+    from trainer.dotenv import load_env
 
     load_env()
     if words and words[0] in ("--help", "-h", "help"):
@@ -91,10 +92,11 @@ def _single(overrides: list[str]) -> tuple[DictConfig, Place]:
     """The config of one run and where it goes."""
     from trainer import _hydra, run
     from trainer.overrides import check
+    from trainer.records import RESUME_WORDS
 
     folder = next((word.partition("=")[2] for word in reversed(overrides) if word.startswith("resume=")), "")
     folder = folder.strip("'\"")
-    if folder and folder not in ("never", "auto", "must", "null"):
+    if folder and folder not in (*RESUME_WORDS, "null"):
         return _resumed(folder, [word for word in overrides if not word.startswith("resume=")])
     cfg = check(overrides)
     return cfg, run.place(cfg, _hydra.choices(overrides))
@@ -148,18 +150,17 @@ def _sweep(words: list[str], overrides: list[str]) -> int:
 
 def _report(outcome: Outcome, at: Place) -> int:
     """The last lines of a run: the commands that one would type next."""
-    from trainer.folder import RunFolder
     from trainer.tracking.shipper import sync_command
 
     if outcome.reason.startswith("already finished"):
         best = ", ".join(f"{k} {v:.4g}" for k, v in outcome.best.items() if k.startswith("val/") and "iou/" not in k)
         print(f"{at.folder}: {outcome.reason}; best: {best}")
     folder, wandb = shlex.quote(str(at.folder)), at.folder.wandb if at.sweep is None else at.sweep / "wandb"
-    lines = {"look": f"wandb leet {shlex.quote(str(RunFolder(wandb)))}"} if wandb.is_dir() else {}
+    lines = {"look": f"wandb leet {shlex.quote(shown(wandb))}"} if wandb.is_dir() else {}
     if outcome.state == "interrupted":
         lines["resume"] = f"trainer resume={folder}"
     else:
-        lines["compare"] = f"trainer-compare {shlex.quote(str(RunFolder(at.folder.path.parent)))}"
+        lines["compare"] = f"trainer-compare {shlex.quote(shown(at.folder.path.parent))}"
         if outcome.reason.endswith(" done"):
             lines["longer"] = f"trainer resume={folder} epochs={2 * outcome.epoch}"
     if command := sync_command(at.folder):
@@ -176,8 +177,7 @@ def _typed(command: str) -> str:
     beside = Path(sys.executable).parent / program
     if shutil.which(program) or not beside.exists():
         return command
-    path = os.path.relpath(beside)
-    return f"{beside if path.startswith('..') else path} {rest}"
+    return f"{shown(beside)} {rest}"
 
 
 def evaluate(argv: Sequence[str] | None = None) -> int:
@@ -194,7 +194,7 @@ def _evaluate(words: list[str]) -> int:
     parser.add_argument("run", help="a run folder")
     parser.add_argument("--which", choices=("best", "last"), default="best", help="which checkpoint (best)")
     given = parser.parse_args(words)
-    from trainer.config import load_env
+    from trainer.dotenv import load_env
 
     load_env()
     from trainer.build import build, read_checkpoint, read_config
@@ -216,15 +216,17 @@ def check(argv: Sequence[str] | None = None) -> int:
 
 def _check(words: list[str]) -> int:
     from trainer import _hydra, config
-    from trainer.overrides import check, check_sweep
+    from trainer.dotenv import load_env
+    from trainer.overrides import check as composed
+    from trainer.overrides import check_sweep
 
     if words and words[0] in ("--help", "-h"):
         print(check.__doc__)
         return 0
-    config.load_env()
+    load_env()
     overrides = _hydra.implied([word for word in words if not word.startswith("-")])
     swept = {"-m", "--multirun"} & set(words)
-    configs = [cfg for _, cfg in check_sweep(overrides)] if swept else [check(overrides)]
+    configs = [cfg for _, cfg in check_sweep(overrides)] if swept else [composed(overrides)]
     for warning in dict.fromkeys(warning for cfg in configs for warning in config.warnings(cfg)):
         print(f"warning: {warning}")
     print(f"{len(configs)} config{'s' if len(configs) > 1 else ''} checked: no mistake found")

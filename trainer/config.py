@@ -17,11 +17,10 @@ from omegaconf.errors import OmegaConfBaseException
 from trainer import _hydra
 from trainer.durations import Duration
 from trainer.errors import ConfigError, TrainerError, closest, did_you_mean
+from trainer.records import FACTS, RESUME_WORDS
 from trainer.signatures import BROKEN, misfits, mismatch
 from trainer.targets import is_missing, must_be_given
 
-FACTS = ("in_channels", "in_features", "image_size", "num_classes", "classes", "colors", "preprocess",
-         "vocab_size", "context", "ignore_index")  # fmt: skip
 OFFERED: dict[str, tuple[str, ...]] = {
     "data": ("seed",),
     "model": FACTS,
@@ -30,7 +29,7 @@ OFFERED: dict[str, tuple[str, ...]] = {
     "optimizer": ("params",),
     "scheduler": ("optimizer", "total_steps", "steps_per_epoch", "epochs", "mode"),
 }
-"""What `build` offers to the target of each group; `FACTS` are those of `trainer.data.base`, which imports torch."""
+"""What `build` offers to the target of each group."""
 
 SCALARS = {
     "seed": "whole", "epochs": "count", "batch_size": "count", "accumulate": "count",
@@ -48,8 +47,6 @@ CHEAP = ("early_stopping", "clip", "ema", "precision", "checkpoint", "warmup", "
 NOT_IDENTITY = ("wandb", "runs", "name", "resume", "resume_changes", "checkpoint", "checkpoint_every",
                 "data.num_workers", "data.cache", "data.cache_dir")  # fmt: skip
 """What does not change the result of a run, and so not the folder of a sweep's job."""
-
-RESUME_WORDS = ("never", "auto", "must")
 
 
 # ---------------------------------------------------------------------------------------------------------- mistakes
@@ -375,18 +372,3 @@ def difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, tupl
     """What differs between two plain configs, by dotted key; None stands for a value that is not there."""
     a, b = flat(old), flat(new)
     return {key: (a.get(key), b.get(key)) for key in [*a, *(k for k in b if k not in a)] if a.get(key) != b.get(key)}
-
-
-def load_env(path: str | os.PathLike[str] = ".env") -> None:
-    """Reads `KEY=VALUE` lines into the environment, if the file is there; what is set already stays as it is."""
-    file = Path(path)
-    if not file.is_file():
-        return
-    for line in file.read_text(encoding="utf-8-sig").splitlines():
-        name, equals, value = line.strip().removeprefix("export ").partition("=")
-        if not equals or name.startswith("#"):
-            continue
-        value = value.strip()
-        quoted = re.match(r"(['\"])(.*?)\1", value)
-        value = quoted[2] if quoted else re.split(r"\s+#", value)[0]
-        os.environ.setdefault(name.strip(), value)

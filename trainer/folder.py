@@ -60,8 +60,7 @@ class RunFolder:
 
     def __str__(self) -> str:
         """The path as a person would type it: relative where that is shorter."""
-        relative = os.path.relpath(self.path)
-        return str(self.path) if relative.startswith("..") else relative
+        return shown(self.path)
 
     @property
     def held(self) -> bool:
@@ -171,6 +170,12 @@ def claim(root: Path, name: str) -> RunFolder:
     except OSError as error:
         raise ConfigError(_cannot_write(root, error)) from error
     raise TrainerError(f"{root}: there are 10,000 runs called {name} already")
+
+
+def shown(path: Path) -> str:
+    """A path as a person would type it: relative where it lies below the working directory."""
+    relative = os.path.relpath(path)
+    return str(path) if relative.startswith("..") else relative
 
 
 def write_whole(path: Path, text: str) -> None:

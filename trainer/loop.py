@@ -6,7 +6,7 @@ import contextlib
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import nn
@@ -27,7 +27,7 @@ from trainer.history import History, check, check_window
 from trainer.hooks import Hook, Hooks
 from trainer.monitor import Best, Patience, direction
 from trainer.progress import Progress
-from trainer.records import Evaluation, Outcome, Row, RunState
+from trainer.records import Evaluation, Outcome, Resume, Row, RunState
 from trainer.rehearsal import rehearse
 from trainer.schedules import Schedule, as_schedule
 from trainer.signals import Signals
@@ -83,7 +83,7 @@ class Trainer:
         checkpoint_every: str = "1epoch",
         seed: int = 0,
         folder: str | Path | RunFolder | None = None,
-        resume: Literal["never", "auto", "must"] = "never",
+        resume: Resume = "never",
         trackers: Iterable[Tracker] | None = None,
         hooks: Mapping[str, Hook] | Iterable[Hook] = (),
         world: World | None = None,

@@ -3,12 +3,25 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 
 Row = dict[str, Any]  # one line of metrics.jsonl: {"step": 120, "epoch": 2, "train/loss": 0.41, "lr": 0.01, ...}
 RunState = Literal["running", "finished", "interrupted", "failed"]
+Resume = Literal["never", "auto", "must"]
+RESUME_WORDS: tuple[Resume, ...] = get_args(Resume)
+
+FACTS = ("in_channels", "in_features", "image_size", "num_classes", "classes", "colors", "preprocess",
+         "vocab_size", "context", "ignore_index")  # fmt: skip
+"""Every fact that a source may know. A model, task or loss that takes an argument of one of these names gets it from
+the data, unless the config sets it:
+
+- `in_channels` (int), `image_size` (height, width), `in_features` (int: the numbers in one input)
+- `num_classes` (int), `classes` (their names), `colors` (red, green, blue of each), `ignore_index` (label left out)
+- `preprocess` (from a picture as read to what the model sees, and back)
+- `vocab_size`, `context` (int: symbols, and length of a text window)
+"""
 
 
 @dataclass(frozen=True)

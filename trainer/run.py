@@ -11,14 +11,14 @@ import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import trainer
 from trainer import config
 from trainer._hydra import instantiate
 from trainer.errors import CheckpointError, ConfigError, TrainerError
 from trainer.folder import RunFolder, claim, write_whole
-from trainer.records import Outcome
+from trainer.records import RESUME_WORDS, Outcome, Resume
 from trainer.tracking.defaults import trackers, wandb_id
 from trainer.tracking.shipper import Shipper
 
@@ -26,8 +26,6 @@ if TYPE_CHECKING:
     from omegaconf import DictConfig
 
 log = logging.getLogger("trainer")
-
-Resume = Literal["never", "auto", "must"]
 
 FREE = ("epochs", "evaluate_every", "log_every", "checkpoint_every", "resume", "resume_changes", "name", "runs",
         "wandb", "checkpoint", "hooks", "early_stopping.patience", "early_stopping.min_delta", "data.num_workers",
@@ -75,7 +73,7 @@ def place(cfg: DictConfig, choices: Mapping[str, Any]) -> Place:
 
 def resume_word(word: Any, default: Resume) -> Resume:
     """`never`, `auto` or `must`, as a config without problems says it."""
-    return {"never": "never", "auto": "auto", "must": "must"}.get(word, default)  # type: ignore[return-value]
+    return next((known for known in RESUME_WORDS if known == word), default)
 
 
 def find(root: Path, digest: str) -> RunFolder | None:

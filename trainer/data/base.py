@@ -13,17 +13,6 @@ from torch.utils.data import Dataset
 from trainer.errors import CheckpointError, ConfigError
 from trainer.state import State
 
-FACTS = ("in_channels", "in_features", "image_size", "num_classes", "classes", "colors", "preprocess",
-         "vocab_size", "context", "ignore_index")  # fmt: skip
-"""Every fact that a source may know. A model, task or loss that takes an argument of one of these names gets it from
-the data, unless the config sets it:
-
-- `in_channels` (int), `image_size` (height, width), `in_features` (int: the numbers in one input)
-- `num_classes` (int), `classes` (their names), `colors` (red, green, blue of each), `ignore_index` (label left out)
-- `preprocess` (from a picture as read to what the model sees, and back)
-- `vocab_size`, `context` (int: symbols, and length of a text window)
-"""
-
 
 @runtime_checkable
 class BatchSource(Protocol):
@@ -45,7 +34,7 @@ class Data:
     Attributes:
         train: samples (input, target); any torch `Dataset`, or a `BatchSource`.
         val: the same for evaluation, or None. A list `names` on it, where there is one, names its samples in panels.
-        facts: what is known of the data, by the names in `FACTS`.
+        facts: what is known of the data, by the names in `trainer.records.FACTS`.
         num_workers: loader processes; 0 loads in the training process.
         summary: the data in words, for the plan that is shown before training.
         names: what the samples are called; their digest tells on resume whether the data is still the same.

@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from trainer.folder import RunFolder
+from trainer.folder import RunFolder, shown
 from trainer.records import Panel, Row
 from trainer.tracking.mailbox import Done, Mailbox, Sent, Spec, Tail
 from trainer.tracking.panels import read_panels
@@ -256,7 +256,7 @@ def sync_command(folder: RunFolder) -> str | None:
     if sent.mode == "online":
         return None if sent.closed else again_command(folder)
     synced = any(Path(sent.dir).glob("*.wandb.synced"))
-    return None if synced else f"wandb sync {shlex.quote(_short(Path(sent.dir)))}"
+    return None if synced else f"wandb sync {shlex.quote(shown(Path(sent.dir)))}"
 
 
 def again_command(folder: RunFolder) -> str:
@@ -275,8 +275,3 @@ def _init_timeout() -> float:
         return float(os.environ["WANDB_INIT_TIMEOUT"])
     except (KeyError, ValueError):
         return INIT_TIMEOUT
-
-
-def _short(path: Path) -> str:
-    relative = os.path.relpath(path)
-    return str(path) if relative.startswith("..") else relative
