@@ -196,6 +196,11 @@ def test_a_torch_scheduler_needs_its_unit_and_is_fine_with_it() -> None:
     assert told(*words, "+scheduler.unit=epoch") == []
 
 
+def test_the_direction_of_the_metric_is_not_offered_to_a_mode_of_another_kind() -> None:
+    cyclic = ["scheduler=none", "scheduler._target_=torch.optim.lr_scheduler.CyclicLR", "+scheduler.unit=step"]
+    assert told(*cyclic, "+scheduler.base_lr=0.01", "+scheduler.max_lr=0.1", "+scheduler.cycle_momentum=false") == []
+
+
 def test_what_is_taken_away_is_told() -> None:
     assert told("~epochs", "~clip") == [f"{name}: is missing, and a run needs it" for name in ("epochs", "clip")]
 

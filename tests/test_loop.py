@@ -143,6 +143,7 @@ SCHEDULES: dict[str, Make] = {
     "exponential": lambda o, steps: schedules.exponential(o, factor=0.5),
     "step": lambda o, steps: schedules.step(o, 4, steps, every="30%", factor=0.5),
     "onecycle": schedules.onecycle,
+    "cyclic": lambda o, steps: schedules.cyclic(o, 4, steps, half_cycle="2steps", shape="triangular2"),
     "plateau": lambda o, steps: schedules.plateau(o, factor=0.5, patience=0),
 }
 

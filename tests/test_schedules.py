@@ -27,6 +27,7 @@ MAKERS: dict[str, Make] = {
     "exponential": lambda o, total: schedules.exponential(o, factor=0.5),
     "step": lambda o, total: schedules.step(o, PER_EPOCH, total, every="1epoch", factor=0.5),
     "onecycle": schedules.onecycle,
+    "cyclic": lambda o, total: schedules.cyclic(o, PER_EPOCH, total, half_cycle="4steps"),
     "plateau": lambda o, total: schedules.plateau(o, factor=0.5, patience=0),
 }
 
@@ -63,6 +64,7 @@ FORMULAS: dict[str, Callable[[int], float]] = {
     "polynomial": lambda n: LR * (1 - n / STEPS) ** 0.9,
     "exponential": lambda n: LR * 0.5 ** (n // PER_EPOCH),
     "step": lambda n: LR * 0.5 ** (n // PER_EPOCH),
+    "cyclic": lambda n: LR * (0.1 + 0.9 * (1 - abs(n % 8 - 4) / 4)),
     # values 1, 1, 1: the first sets the mark, and with a patience of 0 each later one cuts
     "plateau": lambda n: LR * 0.5 ** max(0, n // PER_EPOCH - 1),
 }

@@ -228,6 +228,17 @@ def instantiate(node: Any, key: str, **offered: Any) -> Any:
     return _make(plain_node(node, key), key, offered)
 
 
+def make_scheduler(node: dict[str, Any], mode: str, **offered: Any) -> Any:
+    """`instantiate` for the scheduler: the direction of the metric only to what means that by its `mode`.
+
+    torch's CyclicLR has a `mode` of another kind.
+    """
+    argument = parameters(locate(node["_target_"], "scheduler")).get("mode") if "_target_" in node else None
+    if argument is not None and argument.default in ("min", "max"):
+        offered["mode"] = mode
+    return instantiate(node, "scheduler", **offered)
+
+
 def plain_node(node: Any, key: str) -> Any:
     """The node as plain nested values, interpolations resolved."""
     from omegaconf import OmegaConf

@@ -12,7 +12,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from trainer import config
-from trainer._hydra import instantiate, plain_node
+from trainer._hydra import instantiate, make_scheduler, plain_node
 from trainer.checkpoint import Checkpoint, Checkpoints
 from trainer.data.base import as_data
 from trainer.data.loader import Loader
@@ -115,15 +115,8 @@ def build_schedule(cfg: DictConfig, optimizer: Optimizer, per_epoch: int, mode: 
     before = warmup.steps(per_epoch, total)
     node = plain_node(cfg.scheduler, "scheduler")
     unit = node.pop("unit", None)
-    made = instantiate(
-        node,
-        "scheduler",
-        optimizer=optimizer,
-        total_steps=total - before,
-        steps_per_epoch=per_epoch,
-        epochs=cfg.epochs,
-        mode=mode,
-    )
+    length = {"total_steps": total - before, "steps_per_epoch": per_epoch, "epochs": cfg.epochs}
+    made = make_scheduler(node, mode, optimizer=optimizer, **length)
     if isinstance(made, Schedule):
         schedule = made
     elif isinstance(made, LRScheduler) and unit in ("step", "epoch", "value"):

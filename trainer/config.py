@@ -187,10 +187,10 @@ def _make_optimizer(plain: dict[str, Any], spoilt: set[str]) -> list[str]:
         optimizer = _hydra.instantiate(plain["optimizer"], "optimizer", params=[weight])
     except ConfigError as error:
         return error.problems
-    horizon = {"total_steps": 1000, "steps_per_epoch": 100, "epochs": 10, "mode": "min"}
+    horizon = {"total_steps": 1000, "steps_per_epoch": 100, "epochs": 10}
     node = {name: value for name, value in plain["scheduler"].items() if name != "unit"}
     try:
-        made = _hydra.instantiate(node, "scheduler", optimizer=optimizer, **horizon)
+        made = _hydra.make_scheduler(node, "min", optimizer=optimizer, **horizon)
     except ConfigError as error:
         return error.problems
     if isinstance(made, Schedule) or "unit" in plain["scheduler"]:

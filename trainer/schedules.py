@@ -23,7 +23,8 @@ from trainer.state import State
 Unit = Literal["step", "epoch", "value"]
 
 
-_LENGTH = ("total_steps", "_schedule_phases", "T_max", "step_size", "total_iters")  # of torch's schedulers
+_LENGTH = ("total_steps", "_schedule_phases", "T_max", "step_size", "total_iters", "total_size", "step_ratio")
+"""Attributes of torch's schedulers that follow from the length of the run."""
 
 
 class Schedule:
@@ -226,7 +227,6 @@ def onecycle(
     final_div_factor: float = 1e4,
 ) -> Schedule:
     """Up to `max_lr` (the optimizer's lr unless given) and down again (Smith & Topin 2018, arXiv:1708.07120)."""
-    momentum = "betas" in optimizer.defaults or bool(optimizer.defaults.get("momentum"))
     peaks = [max_lr if max_lr is not None else group["lr"] for group in optimizer.param_groups]
     made = lr_scheduler.OneCycleLR(
         optimizer,
@@ -236,7 +236,37 @@ def onecycle(
         pct_start=pct_start,
         div_factor=div_factor,
         final_div_factor=final_div_factor,
-        cycle_momentum=momentum,  # torch would switch it on where there is none
+        cycle_momentum=_has_momentum(optimizer),
+    )
+    return Schedule(made, "step")
+
+
+def cyclic(
+    optimizer: Optimizer,
+    steps_per_epoch: int,
+    total_steps: int,
+    max_lr: float | None = None,
+    div_factor: float = 10.0,
+    half_cycle: str = "10%",
+    shape: Literal["triangular", "triangular2", "exp_range"] = "triangular",
+    gamma: float = 1.0,
+) -> Schedule:
+    """From `max_lr` / `div_factor` up to `max_lr` (the optimizer's lr unless given) and back, again and again.
+
+    Smith 2017, arXiv:1506.01186. `triangular2` halves the rise with each cycle, `exp_range` multiplies it by `gamma`
+    with each step.
+    """
+    for name, value in (("div_factor", div_factor), ("gamma", gamma)):
+        _positive(name, value)
+    peaks = [max_lr if max_lr is not None else group["lr"] for group in optimizer.param_groups]
+    made = lr_scheduler.CyclicLR(
+        optimizer,
+        base_lr=[peak / div_factor for peak in peaks],
+        max_lr=peaks,
+        step_size_up=Duration.parse(half_cycle, "scheduler.half_cycle").steps(steps_per_epoch, total_steps),
+        mode=shape,
+        gamma=gamma,
+        cycle_momentum=_has_momentum(optimizer),
     )
     return Schedule(made, "step")
 
@@ -281,6 +311,11 @@ def simulate(
         if (done + 1) % steps_per_epoch == 0:
             schedule.on_epoch()
     return curve
+
+
+def _has_momentum(optimizer: Optimizer) -> bool:
+    """Whether there is a momentum to move against the learning rate; torch refuses to where there is none."""
+    return "betas" in optimizer.defaults or bool(optimizer.defaults.get("momentum"))
 
 
 def _one(_: int) -> float:

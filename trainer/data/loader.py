@@ -250,10 +250,11 @@ class _Workers:
                 self.loader = None
                 if failed_at == done:
                     raise WorkerError(
-                        f"data: {error}, twice; out of memory? Use fewer data.num_workers, or 0 to see what goes wrong"
+                        f"data: a loader worker exited unexpectedly, twice at the same batch ({error}); "
+                        "out of memory? Use fewer data.num_workers, or 0 to see what goes wrong"
                     ) from error
                 failed_at = done
-                log.warning("data: %s; new workers load what is missing", error)
+                log.warning("data: a loader worker exited unexpectedly (%s); new ones load what is missing", error)
 
     def _start(self, plan: list[torch.Tensor], epoch: int) -> Iterator[Batch]:
         self.plan.batches = [[(epoch, index) for index in indices.tolist()] for indices in plan]
