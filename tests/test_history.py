@@ -16,8 +16,7 @@ from trainer.state import restore, snapshot
 
 def fed(history: History, *losses: tuple[float, int]) -> History:
     for loss, samples in losses:
-        history.add_loss(torch.tensor(loss), samples)
-        history.add_norm(torch.tensor(loss * 2))
+        history.add([torch.tensor(loss)], [samples], torch.tensor(loss * 2))
     return history
 
 

@@ -577,8 +577,7 @@ def test_a_divergence_names_the_step_and_the_last_good_checkpoint_and_the_weight
     assert outcome.reason == str(told.value)
     good = make_trainer(task=StopAt(6), folder=tmp_path / "good")
     good.fit()
-    trained = {name: value for name, value in weights_of(trainer.model).items() if name.endswith(("weight", "bias"))}
-    assert trained.items() <= weights_of(good.model).items()
+    assert weights_of(trainer.model) == weights_of(good.model)
 
 
 def test_a_divergence_before_any_checkpoint_says_so() -> None:
@@ -600,9 +599,69 @@ def test_where_a_look_at_each_loss_would_cost_time_no_checkpoint_is_written_of_a
         task=Explodes(6), folder=tmp_path, log_every="99steps", evaluate_every="never", checkpoint_every="1epoch"
     )
     trainer.update.looks = False  # as on a GPU
-    with pytest.raises(DivergedError):
+    with pytest.raises(DivergedError, match=r"train/loss became nan between steps 1 and 8 \(epoch 3\)"):
         trainer.fit()
     assert trainer.checkpoints.names() == ["step-000000004"]
+
+
+class Bursts(Regression):
+    """Its loss is NaN in the n-th forward passes of a training, and so are then batch norm's statistics."""
+
+    def __init__(self, *calls: int) -> None:
+        self.bad, self.calls = calls, 0
+
+    def loss(self, model: nn.Module, batch: Any) -> torch.Tensor:
+        self.calls += model.training
+        spoilt = math.nan if model.training and self.calls in self.bad else 1.0
+        return super().loss(model, [batch[0] * spoilt, batch[1]])
+
+
+def test_updates_that_are_not_finite_are_left_out_and_counted(tmp_path: Path) -> None:
+    """Weights, batch norm's statistics and averages stay as they were; the schedule and the counters go on."""
+    recorder = Recorder()
+    options: dict[str, Any] = {"ema": Ema(0.9), "folder": tmp_path, "recorder": recorder}
+    trainer = make_trainer(task=Bursts(3, 6, 7), skip_nonfinite=2, **options)
+    trainer.fit()
+    assert all(torch.isfinite(value).all() for value in trainer.model.state_dict().values())
+    assert [row["train/skipped"] for row in recorder.got] == [0, 0, 1, 1, 1, 2, 3, 3, 3, 3, 3, 3]
+    assert [row["step"] for row in recorder.got if "train/loss" not in row] == [3, 6, 7]
+    assert trainer.ema.updates == 9
+    assert trainer.progress.step == 12
+
+
+def test_no_update_is_left_out_unless_it_is_allowed_and_only_so_many_in_a_row() -> None:
+    options: dict[str, Any] = {"epochs": 2}
+    with pytest.raises(DivergedError, match=r"nan, with the 1 updates before it, at step 4 "):
+        make_trainer(task=Bursts(3, 4), skip_nonfinite=1, **options).fit()
+    make_trainer(task=Bursts(3, 5), skip_nonfinite=1, **options).fit()
+    with pytest.raises(DivergedError, match="at step 3 "):
+        make_trainer(task=Bursts(3), **options).fit()
+
+
+def test_what_was_left_out_is_counted_over_an_interruption_too(tmp_path: Path) -> None:
+    recorder = Recorder()
+    trainer = make_trainer(task=Bursts(3), skip_nonfinite=2, folder=tmp_path, epochs=1)
+    trainer.fit()
+    make_trainer(task=Bursts(3), skip_nonfinite=2, folder=tmp_path, epochs=2, resume="must", recorder=recorder).fit()
+    assert [row["train/skipped"] for row in recorder.got] == [1, 1, 2, 2]
+
+
+def test_a_group_that_failed_in_its_middle_leaves_no_gradients_behind() -> None:
+    """In a notebook `fit` is called again: it goes on with the very same bits."""
+
+    class Fails(Bursts):
+        def loss(self, model: nn.Module, batch: Any) -> torch.Tensor:
+            value = super().loss(model, batch)
+            if model.training and self.calls == 2:
+                raise RuntimeError("a cable")
+            return value
+
+    again, whole = make_trainer(task=Fails(), accumulate=3), make_trainer(accumulate=3)
+    with pytest.raises(RuntimeError, match="a cable"):
+        again.fit()
+    again.fit()
+    whole.fit()
+    assert weights_of(again.model) == weights_of(whole.model)
 
 
 # --------------------------------------------------------------------------------------- before the first step
@@ -727,6 +786,8 @@ UNSAVED = {
     "trackers.": "what a test remembers",
     "evaluator._examples": "made of the data when first needed",
     "checkpoints._writer": "a thread",
+    "checkpoints._memory": "written anew at the next save",
+    "watch.buffers._kept": "written anew before each step",
     "hooks.memory.trainer": "the trainer itself",
     "loader.": "order is f(seed, epoch); nothing is remembered",
     "schedule.scheduler.optimizer.step": "torch's own counting of calls, to warn of a wrong order",

@@ -55,7 +55,7 @@ def test_the_wheel_holds_the_package_and_every_config_and_nothing_else(wheel: Pa
     assert not [name for name in names if "test" in name or "__pycache__" in name]
 
 
-def test_the_wheel_has_the_four_commands(wheel: Path, installed: Path) -> None:
+def test_the_wheel_has_the_five_commands(wheel: Path, installed: Path) -> None:
     parser = configparser.ConfigParser()
     parser.read(next(installed.glob("*.dist-info/entry_points.txt")))
     assert dict(parser["console_scripts"]) == {
@@ -63,6 +63,7 @@ def test_the_wheel_has_the_four_commands(wheel: Path, installed: Path) -> None:
         "trainer-check": "trainer.cli:check",
         "trainer-compare": "trainer.cli:compare",
         "trainer-evaluate": "trainer.cli:evaluate",
+        "trainer-replay": "trainer.cli:replay",
     }
 
 

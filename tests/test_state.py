@@ -50,6 +50,20 @@ def test_training_on_after_a_snapshot_does_not_change_it() -> None:
     assert not weight.requires_grad
 
 
+def test_a_snapshot_is_written_into_the_memory_of_the_one_before_where_it_fits() -> None:
+    memory: list[torch.Tensor] = []
+    part = Part({"a": torch.zeros(4), "b": torch.zeros(2, 3)})
+    first = snapshot({"part": part}, memory)["part"]
+    part.state = {"a": torch.ones(4), "b": torch.ones(3, 2).T, "c": torch.ones(5)}
+    second = snapshot({"part": part}, memory)["part"]
+    assert second["a"].data_ptr() == first["a"].data_ptr()
+    assert second["b"].data_ptr() != first["b"].data_ptr()
+    assert all(torch.equal(second[name], part.state[name]) for name in "abc")
+    assert [tensor.data_ptr() for tensor in memory] == [second[name].data_ptr() for name in "abc"]
+    part.state["a"].zero_()
+    assert torch.equal(second["a"], torch.ones(4))
+
+
 def test_a_snapshot_shares_no_container_with_the_part() -> None:
     part = Part({"rows": [{"step": 1}], "seen": {1, 2}})
     taken = snapshot({"part": part})

@@ -1,11 +1,15 @@
-"""What is said of a run: the plan before its first step, the outcome after its last."""
+"""What is said of a run: the plan before its first step, the outcome after its last, an error in its words."""
 
 from __future__ import annotations
 
 import signal
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import torch
 
 from trainer.durations import count
+from trainer.errors import DivergedError, OutOfMemoryError
+from trainer.folder import shown
 from trainer.records import Outcome
 from trainer.tracking.base import Plan
 
@@ -74,3 +78,35 @@ def outcome(trainer: Trainer, exit_code: int = 0) -> Outcome:
         seconds=round(trainer.clock.seconds, 3),
         exit_code=interrupted if trainer.state == "interrupted" else exit_code,
     )
+
+
+def manifest(trainer: Trainer) -> dict[str, Any]:
+    """What is written beside a checkpoint for those who do not read its tensors."""
+    return {
+        "epoch": trainer.progress.epoch,
+        "row": trainer.history.last,
+        "facts": trainer.data.plain_facts(),
+        "steps": trainer.steps,
+        **trainer.world.facts(),
+    }
+
+
+def changed_length(before: int, now: int) -> dict[str, str]:
+    """What the plan says of a run that goes on with another number of steps."""
+    text = f"{now} steps now, {before} before; from here on the learning rate is that of a run of {now} steps"
+    return {"length": text} if before != now else {}
+
+
+def in_words(trainer: Trainer, error: BaseException) -> BaseException:
+    """The error that ends a run, with what a person needs to go on; another one for what torch says of memory."""
+    if isinstance(error, DivergedError):
+        trainer.checkpoints.wait()
+        good = trainer.checkpoints.last_path()
+        at = trainer.progress.step + 1, trainer.progress.epoch + 1
+        error.locate(*at, good and shown(good), trainer.folder)
+    # On the CPU torch raises a plain RuntimeError: "... can't allocate memory: you tried to allocate 8 bytes. Error"
+    words = str(error).partition("can't allocate memory: ")[2] if isinstance(error, RuntimeError) else ""
+    if words or isinstance(error, (MemoryError, torch.OutOfMemoryError)):
+        why = (words or str(error)).partition(". Error")[0].splitlines()
+        return OutOfMemoryError(why[0] if why else "", trainer.loader.batch_size, trainer.loader.accumulate)
+    return error

@@ -21,7 +21,7 @@ from trainer.folder import RunFolder
 from trainer.loop import Trainer
 from trainer.monitor import Mode, direction
 from trainer.optim import trainable
-from trainer.preview import draw
+from trainer.preview import draw, lived
 from trainer.records import Resume
 from trainer.schedules import Schedule, simulate
 from trainer.state import START, Rng, mix, seed_generators
@@ -63,9 +63,8 @@ def build(
     per_epoch = Loader(data.train, cfg.batch_size, accumulate=cfg.accumulate, limit=limit).steps_per_epoch
     rates = [float(group["lr"]) for group in optimizer.param_groups]
     make = functools.partial(build_schedule, cfg, per_epoch=per_epoch, mode=patience.mode)
-    if folder is not None:
-        draw(folder.preview, simulate(make, rates, cfg.epochs * per_epoch, per_epoch), per_epoch)
-    return Trainer(
+    curves = simulate(make, rates, cfg.epochs * per_epoch, per_epoch)
+    trainer = Trainer(
         model,
         task,
         data,
@@ -82,6 +81,7 @@ def build(
         evaluate_every=cfg.evaluate_every,
         log_every=cfg.log_every,
         checkpoint_every=cfg.checkpoint_every,
+        skip_nonfinite=cfg.skip_nonfinite,
         seed=cfg.seed,
         folder=folder,
         resume=resume,
@@ -92,6 +92,9 @@ def build(
         config=config.plain(cfg),
         lines={"optimizer": f"{type(optimizer).__name__}, lr {rates[0]:g}, {_schedule_words(cfg)}"},
     )
+    if folder is not None:
+        draw(folder.preview, lived(curves, folder.metrics, trainer.progress.step), per_epoch)
+    return trainer
 
 
 def build_model(cfg: DictConfig, facts: dict[str, Any]) -> nn.Module:

@@ -15,7 +15,7 @@ import os
 import shutil
 import threading
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ import torch
 
 from trainer.errors import CheckpointError, SaveError
 from trainer.folder import step_name, write_whole
-from trainer.state import State
+from trainer.state import State, Stateful, snapshot
 
 log = logging.getLogger("trainer")
 
@@ -56,6 +56,7 @@ class Checkpoints:
         self.folder: Path | None = None
         self._writer: threading.Thread | None = None
         self._error: Exception | None = None
+        self._memory: list[torch.Tensor] = []  # of the newest snapshot, used again for the next
         self._damaged: set[str] = set()  # found so while looking for one to go on from
 
     def attach(self, folder: Path | None) -> None:
@@ -69,11 +70,16 @@ class Checkpoints:
 
     # ------------------------------------------------------------------------------------------------------- saving
 
+    def snapshot(self, parts: Mapping[str, Stateful]) -> State:
+        """A copy of every part to be saved, in the memory of the one before: waits until that is written."""
+        self.wait()
+        return snapshot(parts, self._memory)
+
     def save(self, step: int, weights: State, state: State, facts: dict[str, Any], best: bool) -> None:
         """Writes a checkpoint in the background; waits for the one before.
 
         Args:
-            step: its name. weights, state: copies that nothing changes any more.
+            step: its name. weights, state: from `snapshot`, which nothing changes while they are written.
             facts: plain values for the manifest. best: whether `best` shall point to it.
         """
         self.wait()
@@ -95,6 +101,7 @@ class Checkpoints:
             SaveError: it could not be written.
         """
         self.wait()
+        self._memory = []
         if self._error is not None:
             why, error, self._error = self._why(), self._error, None
             raise SaveError(f"{self.folder}: the last checkpoint could not be written ({why})") from error

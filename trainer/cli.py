@@ -1,4 +1,4 @@
-"""The programs: `trainer`, `trainer-evaluate`, `trainer-check`. Each returns its exit code."""
+"""The programs: `trainer`, `trainer-evaluate`, `trainer-check`, `trainer-compare`, `trainer-replay`."""
 
 from __future__ import annotations
 
@@ -208,6 +208,29 @@ def _evaluate(words: list[str]) -> int:
     return 0
 
 
+def replay(argv: Sequence[str] | None = None) -> int:
+    """`trainer-replay RUN_FOLDER|CAPSULE`: runs a step that failed again, and says where in the model it went wrong."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    return _guarded(lambda: _replay(words))
+
+
+def _replay(words: list[str]) -> int:
+    import argparse
+
+    parser = argparse.ArgumentParser("trainer-replay", description=replay.__doc__)
+    parser.add_argument("path", help="a run folder, or a capsule of one (capsule/step-....pt)")
+    given = parser.parse_args(words)
+    from trainer.dotenv import load_env
+
+    load_env()
+    from trainer.report.failure import replayed
+
+    found, seen = replayed(Path(given.path))
+    for label, text in found.items():
+        print(f"{label:<9} {text}")
+    return 0 if seen else 1
+
+
 def check(argv: Sequence[str] | None = None) -> int:
     """`trainer-check [GROUP=FILE] [KEY=VALUE] ... [-m]`: every mistake of a config or a sweep; nothing is trained."""
     words = list(sys.argv[1:] if argv is None else argv)
@@ -260,17 +283,17 @@ def _guarded(program: Callable[[], Any]) -> int:
     try:
         return int(program())
     except ConfigError as error:
-        _say("\n".join(["", *(f"  {problem}" for problem in error.problems), ""]))
+        _say(error.problems)
         return error.exit_code
     except TrainerError as error:
-        _say(f"\n  {error}\n")
+        _say(str(error).splitlines())
         return error.exit_code
     except KeyboardInterrupt:
         return 130
 
 
-def _say(text: str) -> None:
-    print(text, file=sys.stderr)
+def _say(lines: Sequence[str]) -> None:
+    print("\n".join(["", *(f"  {line}" for line in lines), ""]), file=sys.stderr)
 
 
 def main() -> None:

@@ -33,7 +33,7 @@ OFFERED: dict[str, tuple[str, ...]] = {
 
 SCALARS = {
     "seed": "whole", "epochs": "count", "batch_size": "count", "accumulate": "count",
-    "evaluate_every": "duration", "log_every": "duration", "checkpoint_every": "duration",
+    "evaluate_every": "duration", "log_every": "duration", "checkpoint_every": "duration", "skip_nonfinite": "whole",
     "resume": "resume", "resume_changes": "refuse or allow", "name": "word or null", "runs": "word",
 }  # fmt: skip
 """The top-level keys that are no group, and what kind of value each takes."""

@@ -5,6 +5,7 @@
     |   `-- BusyError       2   another process trains in that folder
     |-- DataError           2   the data is wrong; nothing was started
     |-- WorkerError         1   a loader process died
+    |-- OutOfMemoryError    1   the memory was not enough
     |-- DivergedError       4   a loss or a gradient is not finite
     |-- CheckpointError     5   no checkpoint can be read, or it does not fit this run
     `-- SaveError           6   the last checkpoint could not be written
@@ -53,15 +54,47 @@ class WorkerError(TrainerError):
 
 
 class DivergedError(TrainerError):
-    """The loss or the gradient norm became NaN or infinite."""
+    """The loss or the gradient norm became NaN or infinite.
+
+    Args:
+        text: what became what. steps: the first and the last update that it may have been, where that is not the
+            update in the making.
+    """
 
     exit_code = 4
 
-    def locate(self, step: int, epoch: int, checkpoint: object | None) -> None:
-        """Adds where it happened, what is still good, and what may help."""
+    def __init__(self, text: str, steps: tuple[int, int] | None = None) -> None:
+        super().__init__(text)
+        self.steps = steps
+
+    def locate(self, step: int, epoch: int, checkpoint: object | None, folder: object | None) -> None:
+        """Adds where it happened, what is still good, and what to type.
+
+        Args:
+            step, epoch: the update in the making. checkpoint: the newest one. folder: of the run.
+        """
+        first, last = self.steps or (step, step)
+        where = f"at step {first}" if first == last else f"between steps {first} and {last}"
         good = f"the last good checkpoint is {checkpoint}" if checkpoint else "no checkpoint was saved before"
-        help = "Lower optimizer.lr, set clip=norm, or look at the data."
-        self.args = (f"{self} at or before step {step} (epoch {epoch}); {good}.\n{help}",)
+        lines = [f"{self} {where} (epoch {epoch}); {good}."]
+        if folder:
+            lines.append(f"trainer-replay {folder} shows where in the model it came from.")
+        lines.append(
+            "Lower optimizer.lr, set clip=norm, look at the data, or leave such updates out with skip_nonfinite=5."
+        )
+        self.args = ("\n".join(lines),)
+
+
+class OutOfMemoryError(TrainerError):
+    """The memory of the device, or of the machine, was not enough."""
+
+    def __init__(self, why: str, batch_size: int, accumulate: int) -> None:
+        half = f"batch_size={batch_size // 2} accumulate={2 * accumulate}"
+        lines = [f"out of memory ({why})." if why else "out of memory."]
+        if batch_size > 1:
+            lines.append(f"{half} is the same effective batch in half of the memory (going on: resume_changes=allow).")
+        lines.append("Or use a smaller model, smaller pictures, or precision=bfloat16.")
+        super().__init__("\n".join(lines))
 
 
 class CheckpointError(TrainerError):

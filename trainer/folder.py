@@ -41,6 +41,7 @@ class RunFolder:
     status.json     state, result, who runs it      checkpoints/            step-000000120/, best
     metrics.jsonl   the history, a row a step       preview.png             the learning-rate curve
     train.log       the log that a person reads     wandb/                  what wandb wrote
+                                                    capsule/                what a step that failed was given
     ```
     """
 
@@ -54,6 +55,7 @@ class RunFolder:
         self.checkpoints = self.path / "checkpoints"
         self.preview = self.path / "preview.png"
         self.wandb = self.path / "wandb"
+        self.capsule = self.path / "capsule"
         self.shipper = self.path / ".shipper"  # what the shipping process was told, and how far it is
         self._lock = self.path / ".lock"
         self._holding = False

@@ -15,6 +15,7 @@ MEANINGS = {
     "evaluate_every": "500steps, 2epochs, 5% (of the run), 10min or never",
     "log_every": "likewise",
     "checkpoint_every": "likewise; what is lost at most when a run is killed",
+    "skip_nonfinite": "updates in a row that may be left out: loss or gradient not finite",
     "resume": "never, auto, must or a run's folder; null: never, but auto in a sweep",
     "resume_changes": "allow: go on although a change alters the model or the order of the data",
     "name": "of the run's folder; null makes one up",
@@ -53,6 +54,7 @@ Options
 Other commands
   trainer-check [OVERRIDES]    every mistake in a config, or with -m in a sweep
   trainer-evaluate RUN_FOLDER  evaluates a kept checkpoint (--which best or last)
+  trainer-replay RUN_FOLDER    where in the model a step went wrong: NaN, an exception
   trainer-compare FOLDER ...   compares runs in a table (--csv FILE)
 
 Exit codes

@@ -32,17 +32,17 @@ class History:
         self._rows: list[Row] = []
         self._since = time.perf_counter()
 
-    def add_loss(self, loss: torch.Tensor, samples: int) -> None:
-        """The loss of a micro-batch; it counts by its samples in the mean of the row."""
-        self._losses.append(loss)
-        self._samples.append(samples)
-
-    def add_norm(self, norm: torch.Tensor) -> None:
-        """The gradient norm of an update, before clipping."""
+    def add(self, losses: list[torch.Tensor], samples: list[int], norm: torch.Tensor) -> None:
+        """One update: the loss of each micro-batch, which counts by its samples, and the norm before clipping."""
+        self._losses += losses
+        self._samples += samples
         self._norms.append(norm)
 
-    def row(self, progress: Progress, seconds: float, rates: Mapping[str, float]) -> Row:
-        """The row of this step, the same one if asked again; its means are over the steps since the row before."""
+    def row(self, progress: Progress, seconds: float, more: Mapping[str, float]) -> Row:
+        """The row of this step, the same one if asked again; its means are over the steps since the row before.
+
+        `more` is added as it is: the learning rates, counts.
+        """
         if not self._rows or self._rows[-1]["step"] != progress.step:
             self._rows.append({"step": progress.step, "epoch": progress.epoch, "time": round(seconds, 3)})
         row = self._rows[-1]
@@ -51,7 +51,7 @@ class History:
             row["train/loss"] = _mean(self._losses, self._samples)
             row["train/grad_norm"] = _mean(self._norms, [1] * len(self._norms))
             self._losses, self._samples, self._norms = [], [], []
-        row.update(rates)
+        row.update(more)
         return row
 
     def due(self, step: int) -> bool:
@@ -88,18 +88,24 @@ class History:
         self._rows, self.last = [], state["last"]
 
 
-def check(rows: Iterable[Row], norms: bool = True) -> None:
-    """Raises DivergedError where a loss, or a gradient norm, is not finite in a row."""
+def check(rows: Iterable[Row], norms: bool = True, since: int = 0) -> None:
+    """Looks at the losses and gradient norms of rows; `since` is the step of the row before them.
+
+    Raises:
+        DivergedError: one is not finite; it says between which steps it became so.
+    """
     for row in rows:
         for key in ("train/loss", "train/grad_norm") if norms else ("train/loss",):
-            finite(key, row.get(key, 0.0))
+            finite(key, row.get(key, 0.0), (since + 1, row["step"]))
+        since = row["step"]
 
 
-def check_window(state: State, norms: bool = True) -> None:
-    """The same for the steps since the last row, which a History's state holds."""
-    check({"train/loss": value} for value in state["losses"])
-    if norms:
-        check({"train/grad_norm": value} for value in state["norms"])
+def check_window(state: State, step: int, norms: bool = True) -> None:
+    """The same for the steps since the last row, up to `step`, which a History's state holds."""
+    names = {"losses": "train/loss", "norms": "train/grad_norm"} if norms else {"losses": "train/loss"}
+    rows = [{"step": step, name: value} for kind, name in names.items() for value in state[kind]]
+    for row in rows:
+        check([row], norms, state["last"].get("step", 0))
 
 
 def _mean(values: list[Number], weights: list[int]) -> Number:

@@ -8,19 +8,19 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import nn
 from torch.optim import Optimizer
 from torch.utils.data import Dataset
 
-from trainer.accounts import outcome, plan
-from trainer.checkpoint import Checkpoints
+from trainer.accounts import changed_length, in_words, manifest, outcome, plan
+from trainer.capsule import Watch
+from trainer.checkpoint import Checkpoint, Checkpoints
 from trainer.clock import Clock
 from trainer.data.base import Data, as_data
 from trainer.data.loader import Batch, loader_of, samples_of
 from trainer.durations import Duration, Every, count
 from trainer.ema import Ema
-from trainer.errors import CheckpointError, ConfigError, DivergedError
+from trainer.errors import CheckpointError, ConfigError
 from trainer.evaluation import Evaluator
 from trainer.folder import RunFolder, step_name
 from trainer.history import History, check, check_window
@@ -31,11 +31,11 @@ from trainer.records import Evaluation, Outcome, Resume, Row, RunState
 from trainer.rehearsal import rehearse
 from trainer.schedules import Schedule, as_schedule
 from trainer.signals import Signals
-from trainer.state import EVALUATION, STEP, Rng, Stateful, mix, restore, seed_generators, snapshot
+from trainer.state import EVALUATION, STEP, Rng, Stateful, mix, restore, seed_generators
 from trainer.tasks import Task
 from trainer.tracking.base import Tracker, Trackers
 from trainer.tracking.defaults import trackers as default_trackers
-from trainer.update import Clip, Precision, Update
+from trainer.update import Clip, Precision, Skips, Update
 from trainer.world import World
 
 
@@ -53,6 +53,8 @@ class Trainer:
         patience: the monitored metric, and when to stop early; by default `val/loss`, never.
         checkpoints: which checkpoints to keep; by default the best and the last.
         evaluate_every, log_every, checkpoint_every: durations such as `1epoch` or `500steps`.
+        skip_nonfinite: how many updates in a row may be left out because their loss or gradient is not finite, each one
+            counted; with 0 the first ends the run. On a GPU it makes every update wait for the device.
         seed: of the data's order and of every random draw; the model's first weights are the caller's.
         folder: the run folder; None keeps nothing.
         resume: `never` refuses a folder that holds a run, `auto` goes on with it, `must` also refuses an empty one.
@@ -81,6 +83,7 @@ class Trainer:
         evaluate_every: str = "1epoch",
         log_every: str = "10steps",
         checkpoint_every: str = "1epoch",
+        skip_nonfinite: int = 0,
         seed: int = 0,
         folder: str | Path | RunFolder | None = None,
         resume: Resume = "never",
@@ -111,7 +114,7 @@ class Trainer:
         self.checkpoint_every = Every(Duration.parse(checkpoint_every, "checkpoint_every"), *length)
 
         # Policy: whatever can change the course of a run is a part, called on a written line below.
-        self.update = Update(optimizer, clip or Clip(), precision or Precision(), self.device)
+        self.update = Update(optimizer, clip or Clip(), precision or Precision(), self.device, Skips(skip_nonfinite))
         self.schedule = as_schedule(schedule(optimizer, self.steps) if callable(schedule) else schedule, optimizer)
         self.ema = ema or Ema()
         self.ema.attach(self.model)
@@ -121,6 +124,7 @@ class Trainer:
         self.progress, self.history, self.clock = Progress(), History(), Clock()
         self.checkpoints = checkpoints or Checkpoints()
         self.checkpoints.attach(self.folder.checkpoints if self.folder else None)
+        self.watch = Watch(self)
         self.evaluator = Evaluator(task, self.data, val_loader, self.update.precision, self.world)
 
         # Observation: told, and never asked.
@@ -160,7 +164,7 @@ class Trainer:
 
         Raises:
             ConfigError: model, task and data do not fit each other; found before the first step.
-            DivergedError: the loss or the gradient is not finite.
+            DivergedError: the loss or the gradient is not finite. OutOfMemoryError: the memory was not enough.
             SaveError: the last checkpoint could not be written.
         """
         self.state, self.reason, self.signals.number = "running", "", 0
@@ -182,8 +186,11 @@ class Trainer:
             ended = outcome(self)
             self.hooks.on_fit_end(self, ended)
         except BaseException as error:
-            self._fail(error)
-            raise
+            told = in_words(self, error)
+            self._fail(told)
+            if told is error:
+                raise
+            raise told from error
         finally:
             self.loader.close()
             self.evaluator.close()
@@ -196,7 +203,8 @@ class Trainer:
         if not self.model.training:  # modules of it that the user froze in evaluation mode stay so
             self.model.train()
         for group in self.loader.groups(self.progress.epoch, self.progress.batch):
-            self.train_group(group)
+            with self.watch(group):
+                self.train_group(group)
             if self.progress.batch < self.loader.batches_per_epoch:
                 self.settle(epoch_ended=False)
                 if self.state != "running":
@@ -211,15 +219,20 @@ class Trainer:
         seed_generators(mix(self.seed, STEP, self.progress.step, self.world.rank), cuda=self.device.type == "cuda")
         sizes = [samples_of(batch) for batch in group]
         samples = sum(sizes)
+        losses = []
         for batch, size in zip(group, sizes, strict=True):
             with self.update.precision.autocast(self.device):
                 loss = self.task.loss(self.model, batch)
             self.update.backward(loss if size == samples else loss * (size / samples))
-            self.history.add_loss(loss.detach(), size)
+            losses.append(loss.detach())
         self._rates = self.schedule.rates
-        self.history.add_norm(self.update.step())
+        norm = self.update.step()
+        if norm is None:  # left out: not finite
+            self.watch.buffers.put_back()
+        else:
+            self.history.add(losses, sizes, norm)
+            self.ema.update()
         self.schedule.on_step()
-        self.ema.update()
         self.progress.advance(len(group), samples)
 
     def finish_epoch(self) -> None:
@@ -277,15 +290,18 @@ class Trainer:
         """The row of this step. Rows are handed on several at once, so that this waits for no device."""
         if self.history.due(self.progress.step):
             self.hand_on()
-        return self.history.row(self.progress, self.clock.seconds, self._rates)
+        skips = self.update.skips
+        counts = {"train/skipped": skips.total} if skips.limit else {}
+        return self.history.row(self.progress, self.clock.seconds, {**self._rates, **counts})
 
     def hand_on(self) -> None:
         """Gives the rows to hooks and trackers; raises DivergedError where a value among them is not finite."""
+        since = self.history.last.get("step", 0)
         rows = self.history.take()
         self.trackers.rows(rows)
         for row in rows:
             self.hooks.on_log(self, row)
-        check(rows, norms=not self.update.scaled)
+        check(rows, not self.update.scaled, since)
 
     # -------------------------------------------------------------------------------------------- save and resume
 
@@ -298,18 +314,11 @@ class Trainer:
         self.trackers.saved()
         if self.folder is None:
             return
-        state = snapshot(self.parts)
-        check_window(state["meters"], norms=not self.update.scaled)
+        state = self.checkpoints.snapshot(self.parts)
+        check_window(state["meters"], self.progress.step, not self.update.scaled)
         # weights.pt holds the weights that are evaluated: the averaged ones, where there are any
         weights = state["ema"]["average"] if self.ema.on else state.pop("model")
-        facts = {
-            "epoch": self.progress.epoch,
-            "row": self.history.last,
-            "facts": self.data.plain_facts(),
-            "threads": self.world.threads,
-            "torch": torch.__version__,
-        }
-        self.checkpoints.save(self.progress.step, weights, state, facts, best)
+        self.checkpoints.save(self.progress.step, weights, state, manifest(self), best)
         self.hooks.on_save(self, self.folder.checkpoints / step_name(self.progress.step))
 
     def resume(self, must: bool = False) -> bool:
@@ -325,21 +334,28 @@ class Trainer:
             if "journal" in self.parts:
                 self.parts["journal"].load_state_dict({"offset": 0})
             return False
+        self.put_back(found)
+        self.checkpoints.point_best(self.best.row.get("step", -1))  # a kill may have come before the pointer moved
+        return True
+
+    def put_back(self, found: Checkpoint) -> None:
+        """Restores every part from a checkpoint.
+
+        Raises:
+            CheckpointError: it does not fit.
+        """
         state = {"model": found.weights, **found.state}
         restore(self.parts, {name: state[name] for name in state if name != "journal" or name in self.parts})
-        self.world.follow(found.manifest.get("threads"))
-        self.checkpoints.point_best(self.best.row.get("step", -1))  # a kill may have come before the pointer moved
+        self.world.follow(found.manifest)
+        self.lines.update(changed_length(found.manifest["steps"], self.steps))
         for every in (self.evaluate_every, self.log_every, self.checkpoint_every):
             every.last = self.clock.seconds
         self._saved = self.progress.step
         self._rates = self.schedule.rates
-        return True
 
     def _fail(self, error: BaseException) -> None:
         """The run ends with an error: what is known is written, and nothing is saved half-way through a step."""
         self.checkpoints.wait()
-        if isinstance(error, DivergedError):
-            error.locate(self.progress.step + 1, self.progress.epoch + 1, self.checkpoints.last_path())
         self.state, self.reason = "failed", str(error) or type(error).__name__
         with contextlib.suppress(Exception):  # the rows before it show how it came, if they can still be had
             self.hand_on()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -41,3 +42,21 @@ def draw(path: Path, curves: Sequence[Sequence[float]], steps_per_epoch: int) ->
         canvas.line([at(i, curve[i]) for i in shown] * (2 if steps == 1 else 1), fill=color, width=5, joint="curve")
     with contextlib.suppress(OSError):
         image.resize((SIZE[0] // 2, SIZE[1] // 2), Image.Resampling.LANCZOS).save(path)
+
+
+def lived(curves: list[list[float]], metrics: Path, step: int) -> list[list[float]]:
+    """The curves of a run that goes on, with the rates up to `step` as its history holds them.
+
+    They differ from what is planned where the run was shorter before, or its schedule follows a metric.
+    """
+    with contextlib.suppress(OSError, ValueError, KeyError):
+        done = 0
+        for line in metrics.read_text(encoding="utf-8").splitlines():
+            row = json.loads(line)
+            rates = [value for name, value in row.items() if name == "lr" or name.startswith("lr/")]
+            if row["step"] > step or len(rates) != len(curves):
+                break
+            for curve, rate in zip(curves, rates, strict=True):
+                curve[done : row["step"]] = [rate] * (row["step"] - done)
+            done = row["step"]
+    return curves

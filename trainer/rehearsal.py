@@ -6,8 +6,8 @@ import json
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
-from torch import nn
 
+from trainer.buffers import Buffers
 from trainer.data.loader import Batch, loader_of
 from trainer.errors import ConfigError
 from trainer.evaluation import evaluating
@@ -31,8 +31,8 @@ def rehearse(trainer: Trainer) -> None:
     model, task, data = trainer.model, trainer.task, trainer.data
     batch: Any = None
     found: dict[str, float] = {}
-    modules = [model, *(value for value in vars(task).values() if isinstance(value, nn.Module))]
-    before = [(buffer, buffer.clone()) for module in modules for buffer in module.buffers()]
+    before = Buffers([model, *task.modules.values()])
+    before.keep()
     try:
         json.dumps(data.plain_facts())
         with evaluating(model), trainer.update.precision.autocast(trainer.device):
@@ -46,8 +46,7 @@ def rehearse(trainer: Trainer) -> None:
         names = f"{type(model).__name__} and {type(task).__name__}"
         raise ConfigError(f"model: {names} do not fit the data: {first}\n  a batch is {_shapes(batch)}") from error
     finally:
-        for buffer, value in before:  # a rehearsal leaves no trace
-            buffer.copy_(value)
+        before.put_back()  # a rehearsal leaves no trace
     if data.val is not None:
         check_monitor(trainer.best.monitor, sorted(f"val/{name}" for name in {*found, *task.measures}))
 

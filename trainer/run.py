@@ -27,9 +27,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("trainer")
 
-FREE = ("epochs", "evaluate_every", "log_every", "checkpoint_every", "resume", "resume_changes", "name", "runs",
-        "wandb", "checkpoint", "hooks", "early_stopping.patience", "early_stopping.min_delta", "data.num_workers",
-        "data.root")  # fmt: skip
+FREE = ("epochs", "evaluate_every", "log_every", "checkpoint_every", "skip_nonfinite", "resume", "resume_changes",
+        "name", "runs", "wandb", "checkpoint", "hooks", "early_stopping.patience", "early_stopping.min_delta",
+        "data.num_workers", "data.root")  # fmt: skip
 """Keys that may differ when a run goes on: they change neither the model nor the order of the data."""
 
 
@@ -108,11 +108,17 @@ def run(cfg: DictConfig, at: Place) -> Outcome:
                 shutil.rmtree(folder.path, ignore_errors=True)
                 with contextlib.suppress(OSError):
                     folder.path.parent.rmdir()
+            if error.__cause__ is not None:
+                _log_traceback(folder)
             raise
         except Exception:
-            with contextlib.suppress(OSError), open(folder.log, "a", encoding="utf-8") as file:
-                file.write(traceback.format_exc())
+            _log_traceback(folder)
             raise
+
+
+def _log_traceback(folder: RunFolder) -> None:
+    with contextlib.suppress(OSError), open(folder.log, "a", encoding="utf-8") as file:
+        file.write(traceback.format_exc())
 
 
 def _train(cfg: DictConfig, at: Place) -> Outcome:

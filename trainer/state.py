@@ -27,13 +27,23 @@ class Stateful(Protocol):
     def load_state_dict(self, state: Any, /) -> Any: ...
 
 
-def snapshot(parts: Mapping[str, Stateful]) -> State:
+def snapshot(parts: Mapping[str, Stateful], memory: list[torch.Tensor] | None = None) -> State:
     """A copy of every part's state that later training cannot change: tensors on the CPU, everything else plain.
+
+    Args:
+        parts: what to copy.
+        memory: the tensors of a snapshot that is needed no more. The copies are written into them, which takes a third
+            of the time that new memory takes, and the list then holds the tensors of this snapshot.
 
     Raises:
         CheckpointError: a part holds something that `torch.load(weights_only=True)` would refuse to read back.
     """
-    return {name: _plain_copy(part.state_dict(), name) for name, part in parts.items()}
+    copy = _Copy(memory or [])
+    state = {name: copy(part.state_dict(), name) for name, part in parts.items()}
+    copy.finish()
+    if memory is not None:
+        memory[:] = copy.made
+    return state
 
 
 def restore(parts: Mapping[str, Stateful], state: Mapping[str, Any]) -> None:
@@ -61,19 +71,54 @@ def _brief(error: Exception, most: int = 6) -> str:
     return "\n  ".join(lines[:most] + ([f"... and {len(lines) - most} more"] if len(lines) > most else []))
 
 
-def _plain_copy(value: Any, where: str) -> Any:
-    if isinstance(value, torch.Tensor):
-        return value.detach().to("cpu", copy=True)
-    if isinstance(value, _PLAIN) and type(value).__module__ in ("builtins", "torch"):
-        return value
-    if isinstance(value, Mapping):
-        return {_plain_copy(k, f"{where}.{k}"): _plain_copy(v, f"{where}.{k}") for k, v in value.items()}
-    if type(value) in (list, tuple, set):
-        return type(value)(_plain_copy(v, f"{where}[{i}]") for i, v in enumerate(value))
-    raise CheckpointError(
-        f"{where}: a {type(value).__module__}.{type(value).__qualname__} cannot be saved; "
-        "state_dict() may hold tensors, numbers, strings, lists, tuples, sets and dictionaries"
-    )
+def plain_copy(value: Any, where: str) -> Any:
+    """The same as `snapshot` does, of any nested value; `where` names it in the error.
+
+    Raises:
+        CheckpointError: it holds something that could not be read back.
+    """
+    copy = _Copy([])
+    state = copy(value, where)
+    copy.finish()
+    return state
+
+
+class _Copy:
+    """Copies nested state. The n-th tensor goes into the n-th piece of memory, if it fits there."""
+
+    def __init__(self, memory: list[torch.Tensor]) -> None:
+        self.memory, self.made = memory, list[torch.Tensor]()
+        self.waits = False  # for copies from a GPU that are under way
+
+    def __call__(self, value: Any, where: str) -> Any:
+        if isinstance(value, torch.Tensor):
+            return self._tensor(value.detach())
+        if isinstance(value, _PLAIN) and type(value).__module__ in ("builtins", "torch"):
+            return value
+        if isinstance(value, Mapping):
+            return {self(k, f"{where}.{k}"): self(v, f"{where}.{k}") for k, v in value.items()}
+        if type(value) in (list, tuple, set):
+            return type(value)(self(v, f"{where}[{i}]") for i, v in enumerate(value))
+        raise CheckpointError(
+            f"{where}: a {type(value).__module__}.{type(value).__qualname__} cannot be saved; "
+            "state_dict() may hold tensors, numbers, strings, lists, tuples, sets and dictionaries"
+        )
+
+    def finish(self) -> None:
+        """Waits until everything is there."""
+        if self.waits:
+            torch.cuda.synchronize()
+
+    def _tensor(self, value: torch.Tensor) -> torch.Tensor:
+        if value.layout != torch.strided or value.is_quantized:
+            return value.to("cpu", copy=True)
+        n = len(self.made)
+        old = self.memory[n] if n < len(self.memory) else None
+        if old is None or (old.shape, old.dtype, old.stride()) != (value.shape, value.dtype, value.stride()):
+            old = torch.empty_like(value, device="cpu", pin_memory=value.is_cuda)
+        self.made.append(old.copy_(value, non_blocking=value.is_cuda))
+        self.waits |= value.is_cuda
+        return old
 
 
 # ---------------------------------------------------------------------------------------------------- randomness

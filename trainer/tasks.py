@@ -55,9 +55,14 @@ class Task:
         """What to show of a batch of a few validation samples, named by `samples`. Called like `judge`."""
         return []
 
+    @property
+    def modules(self) -> dict[str, nn.Module]:
+        """The modules that the task holds, such as its criterion, by the names of its attributes."""
+        return {name: value for name, value in vars(self).items() if isinstance(value, nn.Module)}
+
     def state_dict(self) -> dict[str, Any]:
-        """The state of the modules that the task holds, such as a criterion with buffers; a part of the run."""
-        return {name: value.state_dict() for name, value in vars(self).items() if isinstance(value, nn.Module)}
+        """The state of the modules, such as a criterion with buffers; a part of the run."""
+        return {name: module.state_dict() for name, module in self.modules.items()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         for name, value in state.items():

@@ -63,6 +63,39 @@ class Clip:
             torch._foreach_clamp_max_(gradients, self.value)
 
 
+class Skips:
+    """Counts updates that are left out because their loss or gradient is not finite.
+
+    Args:
+        limit: how many in a row may be left out; with 0 the first ends the run.
+    """
+
+    def __init__(self, limit: int = 0) -> None:
+        if limit < 0:
+            raise ValueError(f"skip_nonfinite: {limit} must be at least 0")
+        self.limit = limit
+        self.total = self.in_a_row = 0
+
+    def count(self, error: DivergedError | None) -> None:
+        """Takes in how an update went: None went well.
+
+        Raises:
+            DivergedError: what is given, once there are more than the limit in a row.
+        """
+        if error is None:
+            self.in_a_row = 0
+            return
+        self.total, self.in_a_row = self.total + 1, self.in_a_row + 1
+        if self.in_a_row > self.limit:
+            raise DivergedError(f"{error}, with the {self.limit} updates before it,")
+
+    def state_dict(self) -> State:
+        return {"total": self.total, "in_a_row": self.in_a_row}
+
+    def load_state_dict(self, state: State) -> None:
+        self.total, self.in_a_row = state["total"], state["in_a_row"]
+
+
 class Update:
     """One optimizer update: gradients in, new weights out.
 
@@ -70,34 +103,42 @@ class Update:
         optimizer: any torch optimizer.
         clip: bounds the gradients. precision: the number format, and whether gradients are scaled.
         device: where the weights are.
+        skips: how many updates that are not finite may be left out.
     """
 
-    def __init__(self, optimizer: Optimizer, clip: Clip, precision: Precision, device: torch.device) -> None:
+    def __init__(
+        self, optimizer: Optimizer, clip: Clip, precision: Precision, device: torch.device, skips: Skips | None = None
+    ) -> None:
         if isinstance(optimizer, torch.optim.LBFGS):
             raise ConfigError("optimizer: LBFGS evaluates the loss several times an update, which this loop does not")
-        self.optimizer, self.clip, self.precision = optimizer, clip, precision
+        self.optimizer, self.clip, self.precision, self.skips = optimizer, clip, precision, skips or Skips()
         self.scaler = precision.scaler(device)
         self.scaled = self.scaler.is_enabled()
-        # A value on the CPU can be looked at for free before it does harm. On a GPU a look waits for the device; there
-        # the loop looks at the next row, and a scaler skips bad updates by itself.
-        self.looks = device.type == "cpu" and not self.scaled
+        # A value on the CPU can be looked at for free before it does harm. On a GPU a look waits for the device: there
+        # it is taken at each update only to leave some out; else the loop looks at the next row, and a scaler skips bad
+        # updates by itself.
+        self.looks = self.skips.limit > 0 or (device.type == "cpu" and not self.scaled)
         self.parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        self._bad: DivergedError | None = None
 
     def backward(self, loss: torch.Tensor) -> None:
         """Adds the loss's gradients to those of the group.
 
         Raises:
-            DivergedError: the loss is not finite (on the CPU).
+            DivergedError: the loss is not finite, is looked at, and no update may be left out.
         """
         if self.looks:
-            finite("train/loss", loss.item())
+            self._look("train/loss", loss)
         (self.scaler.scale(loss) if self.scaled else loss).backward()  # type: ignore[no-untyped-call]
 
-    def step(self) -> torch.Tensor:
+    def step(self) -> torch.Tensor | None:
         """Clips, updates the weights, clears the gradients; returns the norm before clipping, a scalar tensor.
 
+        None is returned where the update was left out because its loss or gradient is not finite.
+
         Raises:
-            DivergedError: the norm is not finite (on the CPU); the weights are as before.
+            DivergedError: the norm is not finite, is looked at, and not one more update may be left out; the weights
+                are as before.
         """
         if self.scaled:
             self.scaler.unscale_(self.optimizer)
@@ -105,21 +146,36 @@ class Update:
         if not gradients:
             raise ConfigError("model: no parameter got a gradient; does the loss depend on the model's output?")
         norm: torch.Tensor = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
-        if self.looks:
-            finite("train/grad_norm", norm.item())
+        if self.looks and not self.scaled:
+            self._look("train/grad_norm", norm)
+        bad, self._bad = self._bad, None
+        self.skips.count(bad)
         self.clip(gradients, norm)
         if self.scaled:
             self.scaler.step(self.optimizer)
             self.scaler.update()
-        else:
+        elif bad is None:
             self.optimizer.step()
-        for parameter in self.parameters:  # faster than optimizer.zero_grad() for small models
+        self.clear()
+        return norm if bad is None else None
+
+    def clear(self) -> None:
+        """Lets go of the gradients; faster than optimizer.zero_grad() for small models."""
+        for parameter in self.parameters:
             parameter.grad = None
-        return norm
+
+    def _look(self, name: str, value: torch.Tensor) -> None:
+        """Remembers the first value of a group that is not finite; raises at once where none may be left out."""
+        try:
+            finite(name, value.item())
+        except DivergedError as error:
+            if not self.skips.limit:
+                raise
+            self._bad = self._bad or error
 
     def parts(self) -> dict[str, Any]:
-        """Optimizer and scaler: parts of a run by themselves, under their own names."""
-        return {"optimizer": _Optimizer(self.optimizer), "scaler": self.scaler}
+        """Optimizer, scaler and count of skips: parts of a run by themselves, under their own names."""
+        return {"optimizer": _Optimizer(self.optimizer), "scaler": self.scaler, "skips": self.skips}
 
 
 class _Optimizer:
@@ -138,7 +194,7 @@ class _Optimizer:
         self.optimizer.load_state_dict(state)
 
 
-def finite(name: str, value: float) -> None:
-    """Raises DivergedError where the value is NaN or infinite."""
+def finite(name: str, value: float, steps: tuple[int, int] | None = None) -> None:
+    """Raises DivergedError where the value is NaN or infinite; `steps` are those that it belongs to."""
     if not math.isfinite(value):
-        raise DivergedError(f"{name} became {value}")
+        raise DivergedError(f"{name} became {value}", steps)

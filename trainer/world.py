@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -60,15 +61,28 @@ class World:
         if torch.get_num_threads() != self.threads:
             torch.set_num_threads(self.threads)
 
-    def follow(self, threads: int | None) -> None:
-        """Takes the number of threads that a run was started with; says so where another one was asked for."""
-        if threads in (None, self.threads):
-            return
-        if self._auto:
-            object.__setattr__(self, "threads", threads)
+    def facts(self) -> dict[str, Any]:
+        """What the bits of a result depend on beside config, data and code."""
+        return {"threads": self.threads, "device": self.name, "torch": str(torch.__version__)}
+
+    def follow(self, before: Mapping[str, Any]) -> None:
+        """Takes the number of threads that a run was started with; says so where something differs from its `facts`."""
+        if self._auto and before.get("threads"):
+            object.__setattr__(self, "threads", before["threads"])
             self.apply()
-        else:
-            log.warning("world.threads: was %d before; with %d the bits differ from here on", threads, self.threads)
+        keys = {"threads": "world.threads", "device": "world.device", "torch": "torch"}
+        differs = [
+            f"{keys[name]} was {before[name]} and is {now} now"
+            for name, now in self.facts().items()
+            if before.get(name) not in (None, now)
+        ]
+        if differs:
+            log.warning("%s: the bits may differ from here on", "; ".join(differs))
+
+    @property
+    def name(self) -> str:
+        """The device by its name, such as `cpu` or `NVIDIA A100`."""
+        return torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else self.device.type
 
     def sum(self, totals: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """Adds each tensor over all processes."""
@@ -81,7 +95,7 @@ class World:
     def describe(self) -> str:
         """The device in words, for the plan that is shown before training."""
         if self.device.type == "cuda":
-            return f"{torch.cuda.get_device_name(self.device)} ({self.device})"
+            return f"{self.name} ({self.device})"
         if self.device.type == "cpu":
             return f"cpu, {self.threads} thread{'s' if self.threads > 1 else ''} of {_processors()}"
         return str(self.device)

@@ -1,0 +1,108 @@
+"""A capsule: all that a step that failed was given, in one file, so that it can be run again and looked at."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+import torch
+
+from trainer.buffers import Buffers
+from trainer.data.loader import Batch
+from trainer.errors import CheckpointError, DivergedError, TrainerError
+from trainer.folder import shown, step_name
+from trainer.state import State, plain_copy, snapshot
+
+if TYPE_CHECKING:
+    from trainer.loop import Trainer
+
+log = logging.getLogger("trainer")
+
+
+class Watch:
+    """Stands around each step. Where one fails, model and optimizer are as before it, and a capsule is written.
+
+    Not undone is what a step did that failed in the middle of changing the weights.
+    """
+
+    def __init__(self, trainer: Trainer) -> None:
+        self.trainer = trainer
+        self.buffers = Buffers([trainer.model, *trainer.task.modules.values()])
+        self.caught: State | None = None  # the newest capsule
+        self._group: Sequence[Batch] = ()
+
+    def __call__(self, group: Sequence[Batch]) -> Watch:
+        self._group = group
+        return self
+
+    def __enter__(self) -> None:
+        self.buffers.keep()
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: TracebackType | None) -> None:
+        group, self._group = self._group, ()
+        if error is None:
+            return
+        self.buffers.put_back()
+        self.trainer.update.clear()
+        if isinstance(error, DivergedError) or (isinstance(error, Exception) and not isinstance(error, TrainerError)):
+            self._keep(group, error)
+
+    def _keep(self, group: Sequence[Batch], error: Exception) -> None:
+        """Never gets in the way of the error itself."""
+        trainer, step = self.trainer, self.trainer.progress.step + 1
+        try:
+            self.caught = contents(trainer, group, error)
+            if trainer.folder is not None:
+                path = write(trainer.folder.capsule, self.caught)
+                if not isinstance(error, DivergedError):  # which says so itself
+                    log.warning(
+                        "step %d failed; trainer-replay %s runs it again (%s)", step, trainer.folder, shown(path)
+                    )
+        except Exception as why:  # a full disk, a batch of things that are not plain
+            log.warning("what step %d was given could not be kept (%s)", step, why)
+
+
+def contents(trainer: Trainer, group: Sequence[Batch], error: BaseException) -> State:
+    """What a capsule holds: the parts before the step, its micro-batches, and the error. Model and task themselves are
+    built again from the run's config, or by the script that made them."""
+    return {
+        "step": trainer.progress.step + 1,
+        "epoch": trainer.progress.epoch + 1,
+        "error": f"{type(error).__name__}: {error}",
+        "time": time.time(),
+        "world": trainer.world.facts(),
+        "parts": snapshot(trainer.parts),
+        "group": plain_copy(list(group), "batch"),
+    }
+
+
+def write(folder: Path, capsule: State) -> Path:
+    """Writes a capsule; only the newest is kept."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{step_name(capsule['step'])}.pt"
+    temporary = path.with_suffix(".tmp")
+    try:
+        torch.save(capsule, temporary)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    for old in set(folder.glob("step-*.pt")) - {path}:
+        old.unlink()
+    return path
+
+
+def read(path: Path) -> State:
+    """A capsule that was written.
+
+    Raises:
+        CheckpointError: the file is none.
+    """
+    try:
+        found = torch.load(path, map_location="cpu", weights_only=True)
+        return {key: found[key] for key in ("step", "epoch", "error", "world", "parts", "group")}
+    except Exception as error:  # torch.load raises many kinds
+        raise CheckpointError(f"{path}: is no capsule of a step ({(str(error).splitlines() or [''])[0]})") from error
