@@ -196,9 +196,6 @@ class Endless(IterableDataset[Any]):
     def __iter__(self) -> Iterator[Any]:
         yield 1
 
-    def __len__(self) -> int:
-        return 1
-
 
 class Unknown(Dataset[Any]):
     def __getitem__(self, index: int) -> Any:
@@ -207,7 +204,7 @@ class Unknown(Dataset[Any]):
 
 @pytest.mark.parametrize("dataset", [Endless(), Unknown()], ids=["iterable", "no length"])
 def test_a_dataset_without_a_length_is_refused(dataset: Any) -> None:
-    with pytest.raises(DataError, match="^data: the validation set has no length; give a map-style dataset"):
+    with pytest.raises(DataError, match="^data: the validation set has no length; give it a __len__"):
         Loader(dataset, 2, what="validation")
 
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 from collections.abc import Iterator
 from typing import Any
 
 import torch
 from torch import nn
-from torch.utils.data import default_collate
+from torch.utils.data import IterableDataset, default_collate
 
 from trainer.data.base import Data
 from trainer.data.loader import Batch, Loader, to_device
@@ -76,10 +77,15 @@ class Evaluator:
 
 
 def _examples(data: Data, device: torch.device) -> tuple[Batch, list[str]]:
-    """A batch of a few validation samples, spread over the set, and what they are called."""
+    """A batch of a few validation samples, spread over the set (of a stream the first), and what they are called."""
     dataset: Any = data.val
     count = len(dataset)
-    indices = [i * count // min(PANELS, count) for i in range(min(PANELS, count))]
+    if isinstance(dataset, IterableDataset):
+        indices = list(range(min(PANELS, count)))
+        samples = list(itertools.islice(dataset, len(indices)))
+    else:
+        indices = [i * count // min(PANELS, count) for i in range(min(PANELS, count))]
+        samples = [dataset[i] for i in indices]
     names = getattr(dataset, "names", None) or range(count)
-    batch = (data.collate or default_collate)([dataset[i] for i in indices])
+    batch = (data.collate or default_collate)(samples)
     return to_device(batch, device), [str(names[i]) for i in indices]

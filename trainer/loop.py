@@ -182,6 +182,7 @@ class Trainer:
                 self.decide()
                 while self.state == "running":
                     self.train_epoch()
+                self.hand_on()
                 self.checkpoints.close()
             ended = outcome(self)
             self.hooks.on_fit_end(self, ended)
@@ -267,7 +268,8 @@ class Trainer:
             self.hand_on()
             self.trackers.evaluated(row, improved)
             self.hooks.on_evaluation(self, evaluation)
-        if self.checkpoint_every.due(*now) or improved or self.state != "running":
+        can_go_on = epoch_ended or self.loader.stream is None  # inside a stream there is no place to go on from
+        if can_go_on and (self.checkpoint_every.due(*now) or improved or self.state != "running"):
             self.save(best=improved)
 
     def decide(self) -> None:

@@ -9,6 +9,7 @@ import torch
 
 from trainer.buffers import Buffers
 from trainer.data.loader import Batch, loader_of
+from trainer.durations import Every
 from trainer.errors import ConfigError
 from trainer.evaluation import evaluating
 from trainer.monitor import check_monitor
@@ -28,6 +29,7 @@ def rehearse(trainer: Trainer) -> None:
         raise ConfigError("early_stopping: there is no validation set, so it would never stop; use early_stopping=none")
     if trainer.data.val is None and trainer.schedule.unit == "value":
         raise ConfigError("scheduler: there is no validation set, so a plateau schedule would never move")
+    _whole_epochs(trainer)
     model, task, data = trainer.model, trainer.task, trainer.data
     batch: Any = None
     found: dict[str, float] = {}
@@ -49,6 +51,18 @@ def rehearse(trainer: Trainer) -> None:
         before.put_back()  # a rehearsal leaves no trace
     if data.val is not None:
         check_monitor(trainer.best.monitor, sorted(f"val/{name}" for name in {*found, *task.measures}))
+
+
+def _whole_epochs(trainer: Trainer) -> None:
+    """A stream can only be begun at an epoch's start, so that nothing is saved in its middle."""
+    for name in ("evaluate_every", "checkpoint_every"):
+        every: Every = getattr(trainer, name)
+        inside = every.steps or (name == "evaluate_every" and every.duration.unit == "seconds")
+        if trainer.loader.stream is not None and inside:
+            raise ConfigError(
+                f"{name}: {every.duration} falls inside an epoch, where a run over an IterableDataset cannot be saved; "
+                f"type {name}=1epoch, and give the dataset a smaller __len__ for shorter epochs"
+            )
 
 
 def _first_batch(trainer: Trainer, which: Literal["train", "val"]) -> Batch:

@@ -14,6 +14,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
 from trainer.data.base import BatchSource, Data
+from trainer.data.stream import Stream
 from trainer.errors import DataError, WorkerError
 from trainer.state import ORDER, SAMPLE, State, mix, seed_generators
 
@@ -30,7 +31,8 @@ class Loader:
     batch of a single sample joins the one before it: batch norm cannot train on one.
 
     Args:
-        dataset: any map-style torch dataset; a `BatchSource` or a `TensorDataset` is indexed a batch at a time.
+        dataset: any map-style torch dataset; a `BatchSource` or a `TensorDataset` is indexed a batch at a time. Or an
+            `IterableDataset` with a length, which is read in its own order and can only be begun at an epoch's start.
         batch_size: samples of a micro-batch.
         accumulate: micro-batches of a group; the last group of an epoch may hold fewer.
         shuffle: a new order each epoch; otherwise the dataset's own.
@@ -57,8 +59,8 @@ class Loader:
     ) -> None:
         if isinstance(dataset, DataLoader):
             raise DataError(f"data: the {what} set is a DataLoader; give its dataset, batches are made of it here")
-        if isinstance(dataset, IterableDataset) or not hasattr(dataset, "__len__"):
-            raise DataError(f"data: the {what} set has no length; give a map-style dataset (__len__ and __getitem__)")
+        if not hasattr(dataset, "__len__"):
+            raise DataError(f"data: the {what} set has no length; give it a __len__, the samples of an epoch")
         for name, value in {
             "batch_size": batch_size,
             "accumulate": accumulate,
@@ -74,7 +76,10 @@ class Loader:
         self._cuts = self._find_cuts()  # where the batches of an epoch begin, and the end of the last
         self._source = _as_source(dataset)
         pin = self.device.type == "cuda"
-        self._workers = None if self._source else _Workers(dataset, seed, workers, collate, pin)
+        self.stream = None
+        if isinstance(dataset, IterableDataset):
+            self.stream = Stream(dataset, seed, workers, collate, pin, _start_worker)
+        self._workers = None if self._source or self.stream else _Workers(dataset, seed, workers, collate, pin)
 
     def close(self) -> None:
         """Ends the worker processes; the next batches start new ones."""
@@ -119,13 +124,20 @@ class Loader:
 
     def batches(self, epoch: int = 0, start: int = 0) -> Iterator[Batch]:
         """The micro-batches of an epoch from number `start` on, on the device."""
-        order = self._order(epoch)
-        plan = [order[a:b] for a, b in itertools.pairwise(self._cuts[start:])]
-        if self._source is not None:
-            epoch_seed = mix(self.seed, SAMPLE, epoch)
-            found: Iterator[Batch] = (self._source.batch_of(indices, epoch_seed) for indices in plan)
+        pairs = list(itertools.pairwise(self._cuts[start:]))
+        found: Iterator[Batch]
+        if self.stream is not None:
+            if start:
+                raise ValueError(f"start: {start}, and an IterableDataset can only be begun at its start")
+            found = self.stream.load([b - a for a, b in pairs], epoch)
         else:
-            found = cast(_Workers, self._workers).load(plan, epoch)
+            order = self._order(epoch)
+            plan = [order[a:b] for a, b in pairs]
+            if self._source is not None:
+                epoch_seed = mix(self.seed, SAMPLE, epoch)
+                found = (self._source.batch_of(indices, epoch_seed) for indices in plan)
+            else:
+                found = cast(_Workers, self._workers).load(plan, epoch)
         return found if self.device.type == "cpu" else (to_device(batch, self.device) for batch in found)
 
     def _order(self, epoch: int) -> torch.Tensor:
