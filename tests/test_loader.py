@@ -295,6 +295,17 @@ def test_a_worker_that_dies_is_an_error_where_the_batch_is_fetched() -> None:
         list(loader.batches())
 
 
+@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize("error", [EOFError, ConnectionResetError])
+def test_an_error_of_the_dataset_is_no_death_of_a_worker(error: type[Exception], workers: int) -> None:
+    class Fails(Noisy):
+        def __getitem__(self, index: int) -> Any:
+            raise error("a file of no bytes")
+
+    with pytest.raises(error, match="a file of no bytes"):
+        list(Loader(Fails(), 3, workers=workers).batches())
+
+
 def test_a_loader_that_is_let_go_ends_its_workers_at_once() -> None:
     """A sweep makes one after the other in one process; what only the collector of cycles finds waits 5 s a worker."""
     loader = made("2 workers")

@@ -1,4 +1,4 @@
-"""A dataset that is only iterated: its own order, the same draws in every attempt, a resume at the start of an epoch."""
+"""A dataset that is only iterated: its own order, exact draws in every attempt, a resume at the start of an epoch."""
 
 from __future__ import annotations
 
@@ -61,6 +61,17 @@ def test_training_between_two_batches_does_not_change_what_the_stream_draws() ->
         torch.manual_seed(len(found))
         np.random.seed(len(found))
     assert timeless(found) == read(Loader(Drawn(), 3))
+
+
+def test_an_order_that_is_drawn_before_the_first_sample_is_asked_for_is_the_epochs_too() -> None:
+    class Eager(Drawn):
+        def __iter__(self) -> Iterator[Any]:
+            return iter([*super().__iter__()])
+
+    loader = Loader(Eager(), 3)
+    first = read(loader)
+    torch.manual_seed(5)
+    assert read(loader) == first != read(loader, 1)
 
 
 def test_batches_are_cut_as_those_of_any_dataset_and_no_more_is_read_than_promised() -> None:

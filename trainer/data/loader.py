@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import functools
 import itertools
 import logging
-import signal
-import threading
 from collections.abc import Callable, Iterator
 from typing import Any, Literal, cast
 
@@ -15,8 +12,9 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
 from trainer.data.base import BatchSource, Data
 from trainer.data.stream import Stream
-from trainer.errors import DataError, WorkerError
-from trainer.state import ORDER, SAMPLE, State, mix, seed_generators
+from trainer.data.workers import Workers
+from trainer.errors import DataError
+from trainer.state import ORDER, SAMPLE, State, mix
 
 log = logging.getLogger("trainer")
 
@@ -78,8 +76,8 @@ class Loader:
         pin = self.device.type == "cuda"
         self.stream = None
         if isinstance(dataset, IterableDataset):
-            self.stream = Stream(dataset, seed, workers, collate, pin, _start_worker)
-        self._workers = None if self._source or self.stream else _Workers(dataset, seed, workers, collate, pin)
+            self.stream = Stream(dataset, seed, workers, collate, pin)
+        self._workers = None if self._source or self.stream else Workers(dataset, seed, workers, collate, pin)
 
     def close(self) -> None:
         """Ends the worker processes; the next batches start new ones."""
@@ -137,7 +135,7 @@ class Loader:
                 epoch_seed = mix(self.seed, SAMPLE, epoch)
                 found = (self._source.batch_of(indices, epoch_seed) for indices in plan)
             else:
-                found = cast(_Workers, self._workers).load(plan, epoch)
+                found = cast(Workers, self._workers).load(plan, epoch)
         return found if self.device.type == "cpu" else (to_device(batch, self.device) for batch in found)
 
     def _order(self, epoch: int) -> torch.Tensor:
@@ -211,87 +209,3 @@ class _Tensors:
 
     def batch_of(self, indices: torch.Tensor, epoch_seed: int) -> tuple[torch.Tensor, ...]:
         return tuple(tensor.index_select(0, indices) for tensor in self.tensors)
-
-
-# ------------------------------------------------------------------------------------------------ through a DataLoader
-
-
-class _Plan:
-    """The batches of an epoch, as lists of (epoch, index): what a DataLoader takes as batch sampler."""
-
-    def __init__(self) -> None:
-        self.batches: list[list[tuple[int, int]]] = []
-
-    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        return iter(self.batches)
-
-    def __len__(self) -> int:
-        return len(self.batches)
-
-
-class _Workers:
-    """A DataLoader that is told its batches."""
-
-    def __init__(self, dataset: Dataset[Any], seed: int, workers: int, collate: Any, pin: bool) -> None:
-        self.plan = _Plan()
-        self.loader: DataLoader[Any] | None = None
-        self._make = functools.partial(
-            DataLoader,
-            _Seeded(dataset, seed),
-            batch_sampler=self.plan,
-            num_workers=workers,
-            persistent_workers=workers > 0,
-            pin_memory=pin,
-            collate_fn=collate,
-            worker_init_fn=_start_worker,
-            generator=torch.Generator(),  # else each epoch would draw from the main generator and shift it
-        )
-
-    def load(self, plan: list[torch.Tensor], epoch: int) -> Iterator[Batch]:
-        """The batches in turn. Where a worker dies (a signal to the whole process group ends them all) new ones start
-        at the batch that is due, which changes nothing; only if that fails too it is an error."""
-        done, failed_at = 0, -1
-        while done < len(plan):
-            try:
-                for batch in self._start(plan[done:], epoch):
-                    yield batch
-                    done += 1
-            except (RuntimeError, ConnectionError, EOFError) as error:  # a dead worker may have handed out a batch
-                if isinstance(error, RuntimeError) and "exited unexpectedly" not in str(error):
-                    raise
-                self.loader = None
-                if failed_at == done:
-                    raise WorkerError(
-                        f"data: a loader worker exited unexpectedly, twice at the same batch ({error}); "
-                        "out of memory? Use fewer data.num_workers, or 0 to see what goes wrong"
-                    ) from error
-                failed_at = done
-                log.warning("data: a loader worker exited unexpectedly (%s); new ones load what is missing", error)
-
-    def _start(self, plan: list[torch.Tensor], epoch: int) -> Iterator[Batch]:
-        self.plan.batches = [[(epoch, index) for index in indices.tolist()] for indices in plan]
-        self.loader = self.loader or self._make()
-        batches = iter(self.loader)
-        if self.loader.num_workers and threading.current_thread() is threading.main_thread():
-            # torch's handler raises at any line when a worker dies, half-way through an update too; without it the
-            # death is seen where the next batch is fetched.
-            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-        return batches
-
-
-class _Seeded(Dataset[Any]):
-    """Any dataset, with the main generators seeded per sample before it is asked for one."""
-
-    def __init__(self, dataset: Dataset[Any], seed: int) -> None:
-        self.dataset, self.seed = dataset, seed
-
-    def __getitem__(self, key: tuple[int, int]) -> Any:
-        epoch, index = key
-        seed_generators(mix(self.seed, SAMPLE, epoch, index))
-        return self.dataset[index]
-
-
-def _start_worker(_: int) -> None:
-    """Ctrl-C reaches the whole process group: the training process answers it, and its workers go on until told."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    torch.set_num_threads(1)

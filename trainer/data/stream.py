@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader, IterableDataset, default_collate
 
+from trainer.data.workers import died, start_worker, started
 from trainer.errors import DataError, WorkerError
 from trainer.state import SAMPLE, mix, seed_generators
 
@@ -21,7 +22,7 @@ class Stream:
 
     Args:
         dataset: with a `__len__`, the samples of an epoch; those after them are not read.
-        seed: of what it draws. workers: 0 or more. collate, pin, start_worker: as a DataLoader takes them.
+        seed: of what it draws. workers: 0 or more. collate, pin: as a DataLoader takes them.
     """
 
     def __init__(
@@ -31,10 +32,9 @@ class Stream:
         workers: int,
         collate: Callable[[list[Any]], Any] | None,
         pin: bool,
-        start_worker: Callable[[int], None],
     ) -> None:
         self.dataset, self.seed, self.workers = dataset, seed, min(workers, 1)
-        self.collate, self.pin, self.start_worker = collate or default_collate, pin, start_worker
+        self.collate, self.pin = collate or default_collate, pin
 
     def load(self, sizes: list[int], epoch: int) -> Iterator[Any]:
         """Batches of these sizes from the start of an epoch.
@@ -48,16 +48,16 @@ class Stream:
             num_workers=self.workers,
             pin_memory=self.pin,
             collate_fn=self.collate,
-            worker_init_fn=self.start_worker,
+            worker_init_fn=start_worker,
             generator=torch.Generator(),
         )
         read = 0
         try:
-            for batch in loader:
+            for batch in started(loader):
                 yield batch
                 read += 1
         except (RuntimeError, ConnectionError, EOFError) as error:
-            if isinstance(error, RuntimeError) and "exited unexpectedly" not in str(error):
+            if not died(error, self.workers):
                 raise
             raise WorkerError(
                 f"data: the loader worker exited unexpectedly ({error}); out of memory? data.num_workers=0 shows it"
