@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from tests.small import make_trainer
-from trainer.accounts import plan
+from trainer.accounts import in_words, plan
+from trainer.errors import OutOfMemoryError
 from trainer.monitor import Patience
 
 
@@ -28,3 +31,32 @@ def test_what_is_probably_not_meant_is_pointed_out(changes: dict[str, Any], word
 @pytest.mark.parametrize("changes", [{}, {"patience": Patience(patience=5)}, {"accumulate": 4}, {"batch_size": 11}])
 def test_a_plain_run_and_a_short_try_have_nothing_to_point_out(changes: dict[str, Any]) -> None:
     assert "attention" not in plan(make_trainer(**changes)).lines
+
+
+def test_a_run_that_goes_on_with_another_length_says_what_that_does_to_the_learning_rate(tmp_path: Path) -> None:
+    make_trainer(folder=tmp_path).fit()
+    longer = make_trainer(folder=tmp_path, resume="must", epochs=5)
+    assert plan(longer).lines["length"].startswith("20 steps now, 12 before; from here on the learning rate is that of")
+    assert "length" not in plan(make_trainer(folder=tmp_path, resume="must")).lines
+
+
+@pytest.mark.parametrize(
+    "error", [MemoryError(), torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.")]
+)
+def test_a_lack_of_memory_is_told_with_what_to_type(error: Exception) -> None:
+    told = in_words(make_trainer(batch_size=4, accumulate=3), error)
+    assert isinstance(told, OutOfMemoryError)
+    assert "batch_size=2 accumulate=6 is the same effective batch" in str(told)
+    assert "batch_size" not in str(in_words(make_trainer(batch_size=1), error))
+
+
+def test_what_torch_says_of_memory_on_the_cpu_is_known() -> None:
+    with pytest.raises(RuntimeError) as real:
+        torch.empty(10**13)
+    told = str(in_words(make_trainer(), real.value))
+    assert told.splitlines()[0] == "out of memory (you tried to allocate 40000000000000 bytes)."
+
+
+def test_any_other_error_stays_as_it_is() -> None:
+    error = RuntimeError("size mismatch")
+    assert in_words(make_trainer(), error) is error

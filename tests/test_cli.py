@@ -120,6 +120,41 @@ def test_more_epochs_extend_a_finished_run(done: Path, tmp_path: Path) -> None:
     assert timeless(tmp_path / "runs/short") == timeless(tmp_path / "runs/whole")
 
 
+def test_a_run_that_diverged_is_replayed_by_the_command_that_it_prints(tmp_path: Path) -> None:
+    (tmp_path / "my_model.py").write_text(DIVERGES)
+    words = ["model._target_=my_model.Net", "~model.widths", "~model.dropout"]
+    made = command("train", *QUICK, "name=bad", *words, cwd=tmp_path)
+    assert made.returncode == 4
+    assert "train/grad_norm became nan at step 20 (epoch 1)" in made.stderr
+    assert "trainer-replay runs/bad shows where" in made.stderr
+    found = command("replay", "runs/bad", cwd=tmp_path)
+    assert found.returncode == 0, found.stderr
+    assert "first     model.root (Root), backward of Sqrt" in found.stdout
+    assert "my_model.py:7 in forward: return x.clamp(min=0).sqrt()" in found.stdout
+    assert command("replay", "runs/none", cwd=tmp_path).returncode == 5
+
+
+DIVERGES = """
+import torch
+from torch import nn
+
+class Root(nn.Module):
+    def forward(self, x):
+        return x.clamp(min=0).sqrt()
+
+class Net(nn.Module):
+    def __init__(self, in_channels: int, num_classes: int):
+        super().__init__()
+        self.head, self.root = nn.Linear(64, num_classes), Root()
+        self.register_buffer("calls", torch.zeros(()))
+
+    def forward(self, x):
+        self.calls += self.training
+        x = self.head(x.flatten(1))
+        return x + self.root(x * 0 if self.calls == 20 else x * 0 + 1)
+"""
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=lambda n: n.name)
 def test_a_stopped_run_goes_on_by_the_command_that_it_prints(number: signal.Signals, tmp_path: Path) -> None:
     code = "import sys; from trainer.cli import train; sys.exit(train())"

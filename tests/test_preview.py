@@ -55,3 +55,16 @@ def test_a_run_of_one_step_and_more_groups_than_colors_can_be_drawn(tmp_path: Pa
 def test_a_picture_that_cannot_be_written_is_no_reason_to_stop(tmp_path: Path) -> None:
     preview.draw(tmp_path / "absent" / "a.png", [[0.1, 0.2]], 1)
     assert not (tmp_path / "absent").exists()
+
+
+def test_what_a_run_has_lived_is_drawn_as_it_was(tmp_path: Path) -> None:
+    metrics = tmp_path / "metrics.jsonl"
+    metrics.write_text("".join(f'{{"step": {n}, "lr/a": {n}.5, "x": 9, "lr/b": {n}.0}}\n' for n in (2, 3, 5)))
+    planned = [[0.1] * 6, [0.2] * 6]
+    assert preview.lived([list(line) for line in planned], metrics, step=3) == [
+        [2.5, 2.5, 3.5, 0.1, 0.1, 0.1],
+        [2.0, 2.0, 3.0, 0.2, 0.2, 0.2],
+    ]
+    assert preview.lived([list(line) for line in planned], metrics, step=0) == planned
+    assert preview.lived([list(line) for line in planned], tmp_path / "none", step=3) == planned
+    assert preview.lived([[0.1] * 6], metrics, step=3) == [[0.1] * 6]

@@ -57,3 +57,28 @@ def test_a_world_cannot_be_changed_and_says_what_it_is() -> None:
         world.threads = 2  # type: ignore[misc]
     assert world.describe().startswith("cpu, 1 thread of ")
     assert World("cpu", 2).describe().startswith("cpu, 2 threads of ")
+
+
+def test_going_on_takes_the_number_of_threads_that_a_run_was_started_with_unless_another_is_asked_for(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    before = torch.get_num_threads()
+    try:
+        follows, insists = World("cpu"), World("cpu", threads=1)
+        then = {**follows.facts(), "threads": 3}
+        follows.follow(then)
+        assert (follows.threads, torch.get_num_threads(), caplog.text) == (3, 3, "")
+        insists.follow(then)
+        assert insists.threads == 1
+        assert "world.threads was 3 and is 1 now: the bits may differ from here on" in caplog.text
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_going_on_elsewhere_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    world = World("cpu", threads=1)
+    world.follow(world.facts())
+    world.follow({})
+    assert caplog.text == ""
+    world.follow({"threads": 1, "device": "NVIDIA A100", "torch": "2.6.0"})
+    assert "world.device was NVIDIA A100 and is cpu now; torch was 2.6.0 and is" in caplog.text

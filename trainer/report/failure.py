@@ -27,6 +27,13 @@ def replayed(path: Path) -> tuple[dict[str, str], bool]:
     """
     folder = RunFolder(path if path.is_dir() else path.parent.parent)
     files = sorted(folder.capsule.glob("step-*.pt")) if path.is_dir() else [path]
+    if not path.exists():
+        raise CheckpointError(f"{path}: there is no such run folder or capsule")
+    if files and not folder.config.is_file():
+        raise CheckpointError(
+            f"{folder}: a script made this run, so only it can build its trainer; type in it: from trainer.capsule import "
+            f"read; from trainer.replay import replay; print(replay(trainer, read({str(files[-1])!r})))"
+        )
     cfg = read_config(folder.path)
     if files:
         capsule = read(files[-1])
