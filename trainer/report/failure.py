@@ -31,8 +31,9 @@ def replayed(path: Path) -> tuple[dict[str, str], bool]:
         raise CheckpointError(f"{path}: there is no such run folder or capsule")
     if files and not folder.config.is_file():
         raise CheckpointError(
-            f"{folder}: a script made this run, so only it can build its trainer; type in it: from trainer.capsule import "
-            f"read; from trainer.replay import replay; print(replay(trainer, read({str(files[-1])!r})))"
+            f"{folder}: a script made this run, and only it can build the trainer again; write there:\n"
+            "  from trainer.capsule import read\n  from trainer.replay import replay\n"
+            f"  print(replay(trainer, read({str(files[-1])!r})))"
         )
     cfg = read_config(folder.path)
     if files:
