@@ -69,7 +69,7 @@ MUTANTS = [
     Mutant("best not saved", "loop.py", part("best", "self.best"), "", LOOP),
     Mutant("means of the logged losses not saved", "loop.py", part("meters", "self.history"), "", LOOP),
     Mutant("generators not saved", "loop.py", part("rng", "Rng()"), "", LOOP),
-    Mutant("steps not seeded", "loop.py", SEED, "", SINGLE),
+    Mutant("steps not seeded", "loop.py", SEED, "", LOOP),
     Mutant("position in the epoch forgotten", "loop.py", POSITION, "self.loader.groups(self.progress.epoch)", SINGLE),
     Mutant("snapshot without a copy", "state.py", COPY, "        old = value\n        self.made.append(old)\n", STATE),
     Mutant("state handed over without a copy", "state.py", "copy.deepcopy(state[name])", "state[name]", STATE),
@@ -86,11 +86,26 @@ MUTANTS = [
 ]
 
 
-def tried(mutant: Mutant, home: Path) -> str | None:
-    """The first test that fails in a copy that is broken so; None if all pass."""
+def copied(home: Path) -> None:
     for folder in ("trainer", "tests", "conf", "scripts", "benchmarks"):
         shutil.copytree(ROOT / folder, home / folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(ROOT / "pyproject.toml", home)
+
+
+def failing(tests: str, home: Path) -> str | None:
+    """The first of the tests that fails there; None if all pass."""
+    command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *shlex.split(tests)]
+    environment = {**os.environ, "PYTHONPATH": str(home), "PYTHONDONTWRITEBYTECODE": "1", "OMP_NUM_THREADS": "1"}
+    made = subprocess.run(command, cwd=home, env=environment, capture_output=True, text=True, check=False)
+    if made.returncode == 0:
+        return None
+    found = re.search(r"^(?:FAILED|ERROR) \S+?::(\S+)", made.stdout, re.MULTILINE)
+    if found is None:  # no test ran: that shows nothing
+        raise SystemExit(f"{tests} could not be run\n{made.stdout[-2000:]}{made.stderr[-2000:]}")
+    return found.group(1)
+
+
+def broken(mutant: Mutant, home: Path) -> None:
     path = home / "trainer" / mutant.file
     text = path.read_text(encoding="utf-8")
     if text.count(mutant.old) != 1:
@@ -98,15 +113,6 @@ def tried(mutant: Mutant, home: Path) -> str | None:
             f"{mutant.name}: its text is {text.count(mutant.old)} times in trainer/{mutant.file}, not once"
         )
     path.write_text(text.replace(mutant.old, mutant.new), encoding="utf-8")
-    command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *shlex.split(mutant.tests)]
-    environment = {**os.environ, "PYTHONPATH": str(home), "PYTHONDONTWRITEBYTECODE": "1", "OMP_NUM_THREADS": "1"}
-    made = subprocess.run(command, cwd=home, env=environment, capture_output=True, text=True, check=False)
-    if made.returncode == 0:
-        return None
-    found = re.search(r"^(?:FAILED|ERROR) \S+?::(\S+)", made.stdout, re.MULTILINE)
-    if found is None:  # no test ran: that shows nothing
-        raise SystemExit(f"{mutant.name}: the tests could not be run\n{made.stdout[-2000:]}{made.stderr[-2000:]}")
-    return found.group(1)
 
 
 def main() -> int:
@@ -115,13 +121,20 @@ def main() -> int:
     names = parser.parse_args().names
     chosen = [mutant for mutant in MUTANTS if not names or any(name in mutant.name for name in names)]
     missed = 0
+    for tests in sorted({mutant.tests for mutant in chosen}):
+        with tempfile.TemporaryDirectory() as home:
+            copied(Path(home))
+            if failed := failing(tests, Path(home)):
+                raise SystemExit(f"{tests}: {failed} fails in the unbroken code, so that it shows nothing")
     for mutant in chosen:
         begin = time.monotonic()
         with tempfile.TemporaryDirectory() as home:
-            failing = tried(mutant, Path(home))
-        missed += failing is None
+            copied(Path(home))
+            broken(mutant, Path(home))
+            noticed = failing(mutant.tests, Path(home))
+        missed += noticed is None
         seconds = time.monotonic() - begin
-        print(f"{mutant.name:<50} {failing or 'NOT NOTICED':<90} {seconds:4.0f} s", flush=True)
+        print(f"{mutant.name:<40} {noticed or 'NOT NOTICED':<90} {seconds:4.0f} s", flush=True)
     print(f"{len(chosen)} mutants, {len(chosen) - missed} noticed")
     return 1 if missed else 0
 
