@@ -76,11 +76,11 @@ def test_a_history_shorter_than_the_checkpoint_says_is_an_error_that_names_the_f
     journal = Journal(folder)
     journal.rows([{"step": 1}])
     with pytest.raises(CheckpointError, match=r"metrics.jsonl has 12 bytes, and .* 99"):
-        journal.load_state_dict({"offset": 99})
+        journal.load_state_dict({"offset": 99, "waiting": ""})
     folder.metrics.unlink()
     with pytest.raises(CheckpointError, match="has 0 bytes"):
-        journal.load_state_dict({"offset": 12})
-    journal.load_state_dict({"offset": 0})
+        journal.load_state_dict({"offset": 12, "waiting": ""})
+    journal.load_state_dict({"offset": 0, "waiting": ""})
 
 
 @pytest.mark.parametrize("torn", ['{"step": 3, "va', "x" * 200_000])
@@ -120,7 +120,7 @@ def test_a_full_disk_costs_one_warning_and_no_row(
     with caplog.at_level(logging.WARNING, logger="trainer"):
         journal.rows([{"step": 2}])
         assert folder.metrics.read_text() == '{"step": 1}\n', "half a line stands in the file"
-        assert journal.state_dict() == {"offset": 12}
+        assert journal.state_dict() == {"offset": 12, "waiting": '{"step": 2}\n'}
         journal.rows([{"step": 3}])
     assert len(caplog.messages) == 1
     assert "No space left" in caplog.messages[0]

@@ -531,7 +531,7 @@ def test_the_boundary_is_in_order_evaluate_best_patience_trackers_hooks_and_the_
     recorder = Recorder()
     make_trainer(hooks={"watch": Watch()}, folder=tmp_path, epochs=1, recorder=recorder).fit()
     assert seen == ["evaluation", "save"]
-    assert recorder.calls == ["start", "panels", "rows", "evaluated", "rows", "saved", "finish"]
+    assert recorder.calls == ["start", "panels", "rows", "evaluated", "saved", "finish"]
 
 
 def test_no_validation_set_means_no_evaluation_and_no_best(tmp_path: Path) -> None:

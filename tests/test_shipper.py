@@ -52,7 +52,7 @@ ship.launch()
 journal = Journal(folder)
 if first > 1:
     kept = folder.metrics.read_bytes().splitlines(keepends=True)[: first - 1]
-    journal.load_state_dict({"offset": sum(map(len, kept))})
+    journal.load_state_dict({"offset": sum(map(len, kept)), "waiting": ""})
 trackers = Trackers([journal, Console(), ship])
 trackers.start(Plan(folder, 20, 5, 4, start=first - 1, monitor="val/miou", mode="max", config={"seed": 1}))
 draw = np.random.default_rng(0)

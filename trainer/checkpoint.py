@@ -8,10 +8,12 @@ file with a folder's name. The newest whole folder is the last one.
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import logging
 import os
+import pickle
 import shutil
 import threading
 import warnings
@@ -57,6 +59,7 @@ class Checkpoints:
         self._writer: threading.Thread | None = None
         self._error: Exception | None = None
         self._memory: list[torch.Tensor] = []  # of the newest snapshot, used again for the next
+        self._owed: tuple[int, State, State, dict[str, Any]] | None = None  # the best one, for which there was no room
         self._damaged: set[str] = set()  # found so while looking for one to go on from
 
     def attach(self, folder: Path | None) -> None:
@@ -65,8 +68,9 @@ class Checkpoints:
 
     def clear(self) -> None:
         """Removes what a killed save left behind."""
-        for leftover in self.folder.glob(".tmp-*") if self.folder else ():
-            shutil.rmtree(leftover, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            for leftover in self.folder.glob(".tmp-*") if self.folder else ():
+                shutil.rmtree(leftover, ignore_errors=True)
 
     # ------------------------------------------------------------------------------------------------------- saving
 
@@ -101,12 +105,26 @@ class Checkpoints:
             SaveError: it could not be written.
         """
         self.wait()
-        self._memory = []
+        if self._owed is not None:
+            self._try(*self._owed, best=True)
+        self._memory, self._owed = [], None
         if self._error is not None:
             why, error, self._error = self._why(), self._error, None
             raise SaveError(f"{self.folder}: the last checkpoint could not be written ({why})") from error
 
     def _write(self, step: int, weights: State, state: State, facts: dict[str, Any], best: bool) -> None:
+        """What the thread does: first the best checkpoint that there was no room for, if there is one, then this."""
+        if self._owed is not None and not best and self._try(*self._owed, best=True):
+            self._owed = None
+        if self._try(step, weights, state, facts, best):
+            self._owed = None if best else self._owed
+            return
+        if best:
+            self._owed, self._memory = (step, weights, state, facts), []  # and none of its memory is used again
+        log.warning("checkpoint at step %d could not be written (%s); training goes on", step, self._why())
+
+    def _try(self, step: int, weights: State, state: State, facts: dict[str, Any], best: bool) -> bool:
+        """Writes a checkpoint; where there is no room, once more after making some."""
         folder = self.folder
         assert folder is not None
         for attempt in (1, 2):
@@ -118,23 +136,38 @@ class Checkpoints:
                 self._error = None
                 self._damaged.discard(step_name(step))
                 self._prune(self.keep)
-                return
+                return True
             except Exception as error:  # torch reports a full disk as RuntimeError
                 self._error = error
-                with contextlib.suppress(OSError):
-                    for leftover in folder.glob(".tmp-*"):
-                        shutil.rmtree(leftover, ignore_errors=True)
-                    if attempt == 1:
+                self.clear()
+                if attempt == 1 and self._is_full():
+                    with contextlib.suppress(OSError):
                         self._prune(1)
-        log.warning("checkpoint at step %d could not be written (%s); training goes on", step, self._why())
+        return False
 
-    def _why(self) -> str:
-        """The last error in words; of a full disk torch says something about a position in a file."""
+    def _cause(self) -> OSError | None:
+        """What the system said; torch hides it behind a position in a file."""
+        error: BaseException | None = self._error
+        while error is not None and not isinstance(error, OSError):
+            error = error.__context__
+        return error
+
+    def _is_full(self) -> bool:
+        """Whether the last save failed for want of room."""
+        cause = self._cause()
+        if cause is not None:
+            return cause.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
         assert self.folder is not None
         with contextlib.suppress(OSError):
-            if shutil.disk_usage(self.folder).free < 1 << 20:
-                return f"no space left in {self.folder}"
-        return str(self._error)
+            return shutil.disk_usage(self.folder).free < 1 << 20
+        return False
+
+    def _why(self) -> str:
+        """The last error in words."""
+        cause = self._cause()
+        if cause is not None and cause.errno != errno.ENOSPC:
+            return cause.strerror or str(cause)
+        return f"no space left in {self.folder}" if self._is_full() else str(self._error)
 
     def _prune(self, keep: int) -> None:
         assert self.folder is not None
@@ -235,6 +268,8 @@ def read(path: Path) -> Checkpoint:
         raise
     except FileNotFoundError as error:
         raise CheckpointError(f"{path}: not a whole checkpoint: {Path(error.filename).name} is missing") from error
+    except pickle.UnpicklingError as error:  # torch's own text tells how to run what the file holds
+        raise CheckpointError(f"{path}: holds more than plain data, and is not loaded") from error
     except Exception as error:  # torch.load raises many kinds; whichever it is, this checkpoint cannot be used
         raise CheckpointError(f"{path}: cannot be read ({(str(error).splitlines() or [repr(error)])[0]})") from error
     return Checkpoint(path, loaded[0], loaded[1], manifest)

@@ -293,7 +293,7 @@ def read(path: Path) -> DictConfig:
         cfg = OmegaConf.load(path)
     except (OSError, ValueError, yaml.YAMLError) as error:
         raise ConfigError(f"{path}: cannot be read as a config ({str(error).splitlines()[0]})") from error
-    if not isinstance(cfg, DictConfig):
+    if not isinstance(cfg, DictConfig) or not cfg:
         raise ConfigError(f"{path}: holds no config")
     return cfg
 

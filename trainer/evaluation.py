@@ -71,6 +71,7 @@ class Evaluator:
             for batch in self.loader.batches():
                 for name, value in self.task.judge(model, batch).items():
                     totals[name] = totals[name] + value if name in totals else value
+            seed_generators(seed, cuda)  # samples that were loaded in this process have left their draws
             panels = self.task.panels(model, *self._examples)
         found = self.task.summarise(self.world.sum(totals))
         return Evaluation({f"val/{name}": float(value) for name, value in found.items()}, panels)

@@ -104,7 +104,7 @@ class RunFolder:
             with contextlib.ExitStack() as stack:
                 probe = self.path / f".probe-{os.getpid()}"
                 stack.callback(lambda: probe.unlink(missing_ok=True))
-                probe.write_bytes(b"")
+                probe.write_bytes(bytes(1 << 16))  # a full disk lets an empty file pass
         except OSError as error:
             raise ConfigError(_cannot_write(self.path, error)) from error
 
@@ -183,11 +183,15 @@ def shown(path: Path) -> str:
 def write_whole(path: Path, text: str) -> None:
     """Writes a small file so that a reader, or a crash, finds the old text or the new one, never a part."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    with open(temporary, "w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    try:
+        with open(temporary, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
 
 
 def _cannot_write(path: Path, error: OSError) -> str:

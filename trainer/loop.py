@@ -300,7 +300,8 @@ class Trainer:
         """Gives the rows to hooks and trackers; raises DivergedError where a value among them is not finite."""
         since = self.history.last.get("step", 0)
         rows = self.history.take()
-        self.trackers.rows(rows)
+        if rows:
+            self.trackers.rows(rows)
         for row in rows:
             self.hooks.on_log(self, row)
         check(rows, not self.update.scaled, since)
@@ -334,7 +335,7 @@ class Trainer:
             if must:
                 raise CheckpointError(f"{self.folder}: there is no checkpoint to go on from; use resume=auto or never")
             if "journal" in self.parts:
-                self.parts["journal"].load_state_dict({"offset": 0})
+                self.parts["journal"].load_state_dict({"offset": 0, "waiting": ""})
             return False
         self.put_back(found)
         self.checkpoints.point_best(self.best.row.get("step", -1))  # a kill may have come before the pointer moved

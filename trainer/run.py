@@ -19,6 +19,7 @@ from trainer._hydra import instantiate
 from trainer.errors import CheckpointError, ConfigError, TrainerError
 from trainer.folder import RunFolder, claim, write_whole
 from trainer.records import RESUME_WORDS, Outcome, Resume
+from trainer.tracking.console import HeldBack
 from trainer.tracking.defaults import trackers, wandb_id
 from trainer.tracking.shipper import Shipper
 
@@ -96,11 +97,11 @@ def run(cfg: DictConfig, at: Place) -> Outcome:
     """
     folder = at.folder
     with folder.hold():
-        fresh = not folder.config.exists()
+        fresh = {path.name for path in folder.path.iterdir()} <= {".lock"}  # made for this run, so it may go again
         try:
             refuse_changes(cfg, folder)
             status = folder.read_status()
-            if at.resume != "never" and status.get("state") == "finished" and not _extended(cfg, folder, status):
+            if at.resume != "never" and _answers(status) and not _extended(cfg, folder, status):
                 return stored_outcome(status)
             return _train(cfg, at)
         except TrainerError as error:
@@ -140,7 +141,9 @@ def _train(cfg: DictConfig, at: Place) -> Outcome:
     try:
         from trainer.build import build
 
-        return build(cfg, folder, resume=at.resume, trackers=trackers(folder, shipper)).fit()
+        with HeldBack() as early:
+            built = build(cfg, folder, resume=at.resume, trackers=trackers(folder, shipper, early))
+        return built.fit()
     finally:
         shipper.abandon()
 
@@ -162,6 +165,11 @@ def refuse_changes(cfg: DictConfig, folder: RunFolder) -> None:
     if told:
         end = f"type resume_changes=allow to go on with {folder} all the same, or resume=never for a new run"
         raise ConfigError([*told, end])
+
+
+def _answers(status: Mapping[str, Any]) -> bool:
+    """Whether the run is finished and its result is known."""
+    return status.get("state") == "finished" and isinstance(status.get("result"), dict)
 
 
 def _extended(cfg: DictConfig, folder: RunFolder, status: Mapping[str, Any]) -> bool:

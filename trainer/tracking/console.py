@@ -28,6 +28,32 @@ def _width() -> int:
     return min(WIDTH, shutil.get_terminal_size((WIDTH, 24)).columns) if sys.stdout.isatty() else WIDTH
 
 
+class HeldBack(logging.Handler):
+    """While entered, keeps what is logged, for a `Console` that does not stand yet; shows it where an error comes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.records: list[logging.LogRecord] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.records.append(record)
+
+    def __enter__(self) -> HeldBack:
+        log.addHandler(self)
+        return self
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        log.removeHandler(self)
+        if error is not None:
+            self.tell()
+
+    def tell(self) -> None:
+        """Logs it again, for whoever listens now."""
+        records, self.records = self.records, []
+        for record in records:
+            log.handle(record)
+
+
 class Console(Tracker):
     """A line for each evaluation and for what `logging.getLogger("trainer")` is told, to the terminal and train.log.
 
@@ -36,10 +62,11 @@ class Console(Tracker):
     Args:
         stream: where to write; standard output without.
         quiet: nothing but warnings is shown; train.log gets everything all the same.
+        early: what was logged before the start, to be shown after the plan.
     """
 
-    def __init__(self, stream: TextIO | None = None, quiet: bool = False) -> None:
-        self.quiet = quiet
+    def __init__(self, stream: TextIO | None = None, quiet: bool = False, early: HeldBack | None = None) -> None:
+        self.quiet, self.early = quiet, early or HeldBack()
         self._screen = _Screen(stream)
         self._handlers: list[logging.Handler] = []
         self._before = (True, logging.NOTSET)
@@ -53,6 +80,7 @@ class Console(Tracker):
         wide = max(map(len, plan.lines), default=0)
         for label, text in plan.lines.items():
             log.info("%s", f"{label:<{wide}}  {text}")
+        self.early.tell()
         log.info("")
         if not self.quiet:
             self._screen.open_bar(plan.steps, plan.start)
@@ -248,3 +276,7 @@ class _ScreenHandler(logging.Handler):
 class _FileHandler(logging.FileHandler):
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802
         """A full disk must not fill the terminal with tracebacks."""
+
+    def close(self) -> None:
+        with contextlib.suppress(OSError):  # what still waited to be written
+            super().close()

@@ -7,22 +7,23 @@ import secrets
 
 from trainer.folder import RunFolder
 from trainer.tracking.base import Tracker
-from trainer.tracking.console import Console
+from trainer.tracking.console import Console, HeldBack
 from trainer.tracking.journal import Journal
 from trainer.tracking.shipper import Shipper, Wandb
 from trainer.tracking.status import Status
 
 
-def trackers(folder: RunFolder | None, shipper: Shipper | None = None) -> list[Tracker]:
+def trackers(folder: RunFolder | None, shipper: Shipper | None = None, early: HeldBack | None = None) -> list[Tracker]:
     """The console, and where there is a folder the journal, status.json and wandb, which reads the journal.
 
     Args:
         folder: the run folder. shipper: what sends the run to wandb; made for the folder if None.
+        early: what was logged before the console stood.
     """
     if folder is None:
         return [Console()]
     shipper = shipper or Shipper(folder, Wandb(), id=wandb_id(folder), name=folder.path.name)
-    return [Journal(folder), Status(folder), shipper, Console()]
+    return [Journal(folder), Status(folder), shipper, Console(early=early)]
 
 
 def wandb_id(folder: RunFolder) -> str:

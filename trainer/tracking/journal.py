@@ -75,11 +75,12 @@ class Journal(Tracker):
     # ---------------------------------------------------------------------------------------------------- its part
 
     def state_dict(self) -> dict[str, Any]:
-        """`offset`: the length of the file in bytes. Lines that could not be written yet do not count."""
+        """`offset`: the length of the file in bytes. `waiting`: lines that could not be written yet."""
         try:
-            return {"offset": os.fstat(self._open()).st_size}
+            offset = os.fstat(self._open()).st_size
         except OSError:
-            return {"offset": 0}
+            offset = 0
+        return {"offset": offset, "waiting": self._waiting.decode()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Notes where to cut the file when the run starts: rows of steps that will be done again must not stand twice.
@@ -97,7 +98,7 @@ class Journal(Tracker):
                 f"{self.folder.metrics} has {size} bytes, and the checkpoint was written when it had {offset}: rows of "
                 "the history are missing; put the file back, or start a new run"
             )
-        self._waiting, self._offset = b"", offset
+        self._waiting, self._offset = str(state["waiting"]).encode(), offset
 
     # ----------------------------------------------------------------------------------------------------- writing
 

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import platform
 import socket
 import time
+from typing import Any
 
-from trainer.folder import RunFolder
+from trainer.folder import RunFolder, shown
 from trainer.records import Outcome
 from trainer.tracking.base import Plan, Tracker
+
+log = logging.getLogger("trainer")
 
 
 class Status(Tracker):
@@ -20,7 +24,7 @@ class Status(Tracker):
 
     def start(self, plan: Plan) -> None:
         attempt = self.folder.read_status().get("attempt", 0) + 1
-        self.folder.write_status(
+        self._write(
             state="running",
             attempt=attempt,
             host=socket.gethostname(),
@@ -44,4 +48,10 @@ class Status(Tracker):
             "exit_code": outcome.exit_code,
         }
         failed = outcome.reason if outcome.state == "failed" else None
-        self.folder.write_status(state=outcome.state, result=result, error=failed)
+        self._write(state=outcome.state, result=result, error=failed)
+
+    def _write(self, **changes: Any) -> None:
+        try:
+            self.folder.write_status(**changes)
+        except OSError as error:  # a full disk must not hide how the run ended
+            log.warning("%s could not be written (%s)", shown(self.folder.status), error.strerror)
