@@ -188,11 +188,18 @@ def test_a_damaged_best_is_an_error_and_not_another_checkpoint(tmp_path: Path) -
         checkpoints.best()
 
 
-def test_a_step_that_is_saved_again_replaces_the_old_one(tmp_path: Path) -> None:
-    checkpoints = kept(tmp_path)
+def test_a_step_that_is_saved_again_is_left_as_it_is_unless_it_is_damaged(tmp_path: Path) -> None:
+    """A run is exact, so that it is the same; and while it is replaced it would be gone."""
+    checkpoints = kept(tmp_path, keep=2)
     save(checkpoints, 1, value=1.0)
-    save(checkpoints, 1, value=2.0)
-    assert torch.equal(read(tmp_path / step_name(1)).weights["w"], torch.full((100,), 2.0))
+    save(checkpoints, 2, value=1.0)
+    (tmp_path / step_name(2) / WEIGHTS).write_bytes(b"")
+    found = checkpoints.newest()
+    assert found is not None and found.path.name == step_name(1)
+    for step in (1, 2):
+        save(checkpoints, step, value=2.0)
+    assert torch.equal(read(tmp_path / step_name(1)).weights["w"], torch.full((100,), 1.0))
+    assert torch.equal(read(tmp_path / step_name(2)).weights["w"], torch.full((100,), 2.0))
 
 
 def test_keep_must_be_at_least_one() -> None:

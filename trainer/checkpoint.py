@@ -67,10 +67,14 @@ class Checkpoints:
         self.folder = folder
 
     def clear(self) -> None:
-        """Removes what a killed save left behind."""
+        """Removes what a killed save, or a removal cut short, left behind."""
+        if self.folder is None:
+            return
         with contextlib.suppress(OSError):
-            for leftover in self.folder.glob(".tmp-*") if self.folder else ():
-                shutil.rmtree(leftover, ignore_errors=True)
+            (self.folder / f".{BEST}.tmp").unlink(missing_ok=True)
+            for path in [*self.folder.glob(".tmp-*"), *self.folder.glob("step-" + 9 * "[0-9]")]:
+                if not (path / MANIFEST).exists() or path.name.startswith("."):
+                    shutil.rmtree(path, ignore_errors=True)
 
     # ------------------------------------------------------------------------------------------------------- saving
 
@@ -129,12 +133,13 @@ class Checkpoints:
         assert folder is not None
         for attempt in (1, 2):
             try:
-                _write_folder(folder, step_name(step), {WEIGHTS: weights, STATE: state}, {"step": step, **facts})
+                if not self._is_whole(step_name(step)):  # else only the pointer could not be written
+                    _write_folder(folder, step_name(step), {WEIGHTS: weights, STATE: state}, {"step": step, **facts})
+                    self._damaged.discard(step_name(step))
                 if best:
                     write_whole(folder / BEST, step_name(step) + "\n")
                     _sync(folder)
                 self._error = None
-                self._damaged.discard(step_name(step))
                 self._prune(self.keep)
                 return True
             except Exception as error:  # torch reports a full disk as RuntimeError
@@ -144,6 +149,9 @@ class Checkpoints:
                     with contextlib.suppress(OSError):
                         self._prune(1)
         return False
+
+    def _is_whole(self, name: str) -> bool:
+        return name in self.names() and name not in self._damaged
 
     def _cause(self) -> OSError | None:
         """What the system said; torch hides it behind a position in a file."""
@@ -276,7 +284,9 @@ def read(path: Path) -> Checkpoint:
 
 
 def _write_folder(parent: Path, name: str, contents: dict[str, Any], facts: dict[str, Any]) -> None:
-    parent.mkdir(parents=True, exist_ok=True)
+    if not parent.is_dir():
+        parent.mkdir(parents=True)
+        _sync(parent.parent)
     temporary = parent / f".tmp-{name}-{os.getpid()}"
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir()

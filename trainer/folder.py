@@ -122,7 +122,10 @@ class RunFolder:
             yield
             return
         self.create()
-        file = os.open(self._lock, os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            file = os.open(self._lock, os.O_RDWR | os.O_CREAT, 0o644)
+        except OSError as error:
+            raise ConfigError(_cannot_write(self.path, error)) from error
         _HELD.add(file)
         try:
             try:
@@ -130,8 +133,9 @@ class RunFolder:
             except OSError as error:
                 holder = os.read(file, 200).decode(errors="replace").strip() or "another process"
                 raise BusyError(f"{self}: {holder} is training here; wait for it, or use another name=") from error
-            os.truncate(file, 0)
-            os.write(file, f"process {os.getpid()} on {socket.gethostname()}".encode())
+            with contextlib.suppress(OSError):  # the name is for a message only
+                os.truncate(file, 0)
+                os.write(file, f"process {os.getpid()} on {socket.gethostname()}".encode())
             self._holding = True
             yield
         finally:
@@ -182,7 +186,7 @@ def shown(path: Path) -> str:
 
 def write_whole(path: Path, text: str) -> None:
     """Writes a small file so that a reader, or a crash, finds the old text or the new one, never a part."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary = path.with_name(f".{path.name}.tmp")  # what a kill leaves of it is written over the next time
     try:
         with open(temporary, "w", encoding="utf-8") as file:
             file.write(text)

@@ -47,8 +47,9 @@ class Sender:
     def open(self) -> None:
         """Starts the run, online if that is wanted and possible."""
         mode = self._mode()
-        if any(path.with_suffix(".wandb.synced").exists() for path in lives(self._wandb_folder, self.sent.id)):
-            self.sent.base = self.sent.step  # somebody has synced an offline attempt
+        if any(map(marked, lives(self._wandb_folder, self.sent.id))):  # somebody has synced an offline attempt
+            whole = self.sent.closed and synced(Path(self.sent.dir))
+            self.sent.base = self.sent.step if whole else self.sent.base or 0
         if mode == "online":
             try:
                 self._open_online()
@@ -125,7 +126,8 @@ class Sender:
                 self._run = self._init(id=f"{self.sent.id}-{secrets.token_hex(2)}", resume="never")
             self.sent.base = 0
             return
-        self._after = min(self.spec.start, there)
+        kept = [self.sent.base or 0] if self.sent.mode == "offline" else []  # rows that an offline attempt did again
+        self._after = min(self.spec.start, there, *kept)
         try:
             self._run = self._init(resume_from=f"{self.sent.id}?_step={self._after}")
         except self._wandb.errors.CommError as error:
@@ -134,8 +136,8 @@ class Sender:
             self._wandb.teardown()
             self._run = self._init(id=self.sent.id, resume="allow")
             self._after = self._run.starting_step - 1
-            kept = f"rows up to step {self._after} on the website are those of the earlier attempt"
-            self.box.tell("warning", f"the server does not rewind runs: {kept}; the folder has the right ones")
+            rows = f"rows up to step {self._after} on the website are those of the earlier attempt"
+            self.box.tell("warning", f"the server does not rewind runs: {rows}; the folder has the right ones")
         self.sent.base = self._after
 
     def _open_offline(self) -> None:
@@ -240,6 +242,19 @@ def lives(folder: Path, id: str) -> list[Path]:
     return sorted(folder.glob(f"offline-run-*/run-{glob.escape(id)}.wandb"))
 
 
+def marked(path: Path) -> bool:
+    """Whether `wandb sync` has seen that file of an offline attempt, whole or not."""
+    return path.with_suffix(".wandb.synced").exists()
+
+
+def synced(folder: Path) -> bool:
+    """Whether `wandb sync` came after the last row of the offline attempt in that folder."""
+    return any(
+        marked(path) and path.with_suffix(".wandb.synced").stat().st_mtime >= path.stat().st_mtime
+        for path in folder.glob("*.wandb")
+    )
+
+
 def set_aside(folder: Path, id: str, but: Path) -> None:
     """Renames earlier offline attempts so that neither `wandb sync` nor `wandb leet` takes them for runs."""
     for path in lives(folder, id):
@@ -255,8 +270,12 @@ def sync_command(folder: RunFolder) -> str | None:
         return None
     if sent.mode == "online":
         return None if sent.closed else again_command(folder)
-    synced = any(Path(sent.dir).glob("*.wandb.synced"))
-    return None if synced else f"wandb sync {shlex.quote(shown(Path(sent.dir)))}"
+    path = Path(sent.dir)
+    if synced(path):
+        return None
+    if any(map(marked, path.glob("*.wandb"))):  # in the middle of the run: wandb would not look at it again
+        return again_command(folder)
+    return f"wandb sync {shlex.quote(shown(path))}"
 
 
 def again_command(folder: RunFolder) -> str:
