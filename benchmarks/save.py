@@ -41,6 +41,7 @@ def build(megabytes: int, folder: Path) -> Trainer:
 
 def synchronous(trainer: Trainer, path: Path) -> float:
     begin = time.perf_counter()
+    path.unlink(missing_ok=True)  # a new file each time, as a checkpoint is
     with open(path, "wb") as file:
         torch.save({name: part.state_dict() for name, part in trainer.parts.items()}, file)
         file.flush()

@@ -43,7 +43,7 @@ DECIDE = "        self.decide()\n        if evaluation is not None:\n"
 SEED = """\
         seed_generators(mix(self.seed, STEP, self.progress.step, self.world.rank), cuda=self.device.type == "cuda")
 """
-COPY = "        self.made.append(old.copy_(value, non_blocking=value.is_cuda))\n"
+COPY = "        self.made.append(old)\n        self.due.append((old, value))\n"
 WAIT = "        self.wait()\n        return snapshot("
 SYNC = "            stream.flush()\n            os.fsync(stream.fileno())\n        files[file]"
 TEMPORARY = 'temporary = parent / f".tmp-{name}-{os.getpid()}"'

@@ -1,68 +1,22 @@
-"""A run that is killed with SIGKILL, and typed again each time, ends with the bits of the one that never was."""
+"""Runs that are killed with SIGKILL, and typed again each time, end with the bits of those that never were."""
 
 from __future__ import annotations
 
-import json
-import os
-import random
-import subprocess
-import sys
 from pathlib import Path
-from typing import Any
 
-import torch
+import pytest
 
-ROOT = Path(__file__).resolve().parents[1]
-CODE = "import sys; from trainer.cli import train; sys.exit(train())"
-WORDS = ["experiment=digits", "epochs=5", "model.dropout=0.2", "warmup=linear", "ema=ema", "accumulate=2",
-         "checkpoint_every=7steps", "log_every=3steps", "wandb.mode=disabled", "world.threads=1",
-         "resume=auto"]  # fmt: skip
+from tests.killing import EVALUATING, SAVING, Combination, torment
+
+TWO = [(Combination("plateau", 2, 3, "ema"), 4), (Combination("cosine", 0, 1, "none"), 3)]
 
 
-def start(cwd: Path, *words: str) -> subprocess.Popen[str]:
-    env = {**os.environ, "PYTHONPATH": str(ROOT)}
-    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    return subprocess.Popen([sys.executable, "-c", CODE, *WORDS, *words], cwd=cwd, env=env, text=True, **quiet)
-
-
-def rows(folder: Path) -> list[dict[str, Any]]:
-    lines = (folder / "metrics.jsonl").read_text().splitlines()
-    return [{key: value for key, value in json.loads(line).items() if key != "time"} for line in lines]
-
-
-def state(folder: Path) -> dict[str, Any]:
-    newest = sorted((folder / "checkpoints").glob("step-*"))[-1]
-    found = torch.load(newest / "state.pt", weights_only=True)
-    found["weights"] = torch.load(newest / "weights.pt", weights_only=True)
-    return {name: part for name, part in found.items() if name not in ("clock", "journal", "best", "meters")}
-
-
-def same(a: Any, b: Any) -> bool:
-    if isinstance(a, torch.Tensor):
-        return torch.equal(a, b)
-    if isinstance(a, dict):
-        return a.keys() == b.keys() and all(same(a[key], b[key]) for key in a)
-    if isinstance(a, (list, tuple)):
-        return len(a) == len(b) and all(map(same, a, b))
-    return bool(a == b)
-
-
-def test_a_run_killed_at_random_moments_ends_with_the_same_bits_and_rows(tmp_path: Path) -> None:
-    assert start(tmp_path, "name=whole").wait() == 0
-    folder, kills = tmp_path / "runs/cut", 0
-    moments = random.Random(0)
-    while True:
-        written = len(rows(folder)) if (folder / "metrics.jsonl").exists() else 0
-        limit = written + moments.randint(1, 9)
-        with start(tmp_path, "name=cut") as process:
-            while process.poll() is None and kills < 4:
-                metrics = folder / "metrics.jsonl"
-                if metrics.exists() and metrics.read_bytes().count(b"\n") >= limit:
-                    process.kill()
-                    kills += 1
-                    break
-        if process.returncode == 0:
-            break
-    assert kills >= 2
-    assert rows(folder) == rows(tmp_path / "runs/whole")
-    assert same(state(folder), state(tmp_path / "runs/whole"))
+@pytest.mark.parametrize(("combination", "kills"), TWO, ids=lambda value: getattr(value, "name", ""))
+def test_a_run_killed_in_saves_evaluations_and_updates_ends_with_the_same_bits_and_rows(
+    combination: Combination, kills: int, tmp_path: Path
+) -> None:
+    """`scripts/kill_harness.py` does the same with all combinations, and many more kills."""
+    account = torment(combination, tmp_path, kills, seed=0)
+    assert account.faults == []
+    assert account.fell[SAVING] >= 1
+    assert account.fell[EVALUATING] >= 1

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import copy
 import random
+from collections import deque
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -16,6 +18,7 @@ State = dict[str, Any]
 
 _PLAIN = (bool, int, float, str, type(None), torch.dtype, torch.device, torch.Size)
 _MASK = (1 << 64) - 1
+_LARGE = 1 << 20  # numbers
 
 
 @runtime_checkable
@@ -88,7 +91,7 @@ class _Copy:
 
     def __init__(self, memory: list[torch.Tensor]) -> None:
         self.memory, self.made = memory, list[torch.Tensor]()
-        self.waits = False  # for copies from a GPU that are under way
+        self.due: deque[tuple[torch.Tensor, torch.Tensor]] = deque()  # to, from
 
     def __call__(self, value: Any, where: str) -> Any:
         if isinstance(value, torch.Tensor):
@@ -105,9 +108,24 @@ class _Copy:
         )
 
     def finish(self) -> None:
-        """Waits until everything is there."""
-        if self.waits:
+        """Copies the tensors: where they are large, from two threads, which is nearly twice as fast as from one."""
+        waits = any(value.is_cuda for _, value in self.due)
+        if not waits and sum(value.numel() for _, value in self.due) > _LARGE:
+            with ThreadPoolExecutor(1) as other:
+                share = other.submit(self._copy)
+                self._copy()
+                share.result()
+        self._copy()
+        if waits:
             torch.cuda.synchronize()
+
+    def _copy(self) -> None:
+        while True:
+            try:
+                into, value = self.due.popleft()
+            except IndexError:  # the other thread may have taken the last
+                return
+            into.copy_(value, non_blocking=value.is_cuda)
 
     def _tensor(self, value: torch.Tensor) -> torch.Tensor:
         if value.layout != torch.strided or value.is_quantized:
@@ -116,8 +134,8 @@ class _Copy:
         old = self.memory[n] if n < len(self.memory) else None
         if old is None or (old.shape, old.dtype, old.stride()) != (value.shape, value.dtype, value.stride()):
             old = torch.empty_like(value, device="cpu", pin_memory=value.is_cuda)
-        self.made.append(old.copy_(value, non_blocking=value.is_cuda))
-        self.waits |= value.is_cuda
+        self.made.append(old)
+        self.due.append((old, value))
         return old
 
 
