@@ -60,7 +60,7 @@ def test_the_command_that_a_stopped_run_prints_leads_to_the_same_bits(
     ended = Training(tmp_path, *WORDS, "name=a", f"data.num_workers={workers}", at={9: partial(action, number)}).wait()
     assert ended.code == code, ended.told
     assert ended.err == ""
-    assert f"interrupted by {signal.Signals(number).name}" in ended.told
+    assert f"interrupted  by {signal.Signals(number).name}" in ended.told
     assert (state(tmp_path / "runs/a"), len(rows(tmp_path / "runs/a"))) == ("interrupted", 9)
     found = re.search(r"^  resume +(.+)$", ended.out, re.MULTILINE)
     assert found is not None

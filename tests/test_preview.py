@@ -60,11 +60,10 @@ def test_a_picture_that_cannot_be_written_is_no_reason_to_stop(tmp_path: Path) -
 def test_what_a_run_has_lived_is_drawn_as_it_was(tmp_path: Path) -> None:
     metrics = tmp_path / "metrics.jsonl"
     metrics.write_text("".join(f'{{"step": {n}, "lr/a": {n}.5, "x": 9, "lr/b": {n}.0}}\n' for n in (2, 3, 5)))
-    planned = [[0.1] * 6, [0.2] * 6]
-    assert preview.lived([list(line) for line in planned], metrics, step=3) == [
-        [2.5, 2.5, 3.5, 0.1, 0.1, 0.1],
-        [2.0, 2.0, 3.0, 0.2, 0.2, 0.2],
-    ]
+    planned = [[0.5] * 6, [0.0] * 6]
+    found = preview.lived([list(line) for line in planned], metrics, step=3)
+    assert found == [[0.5, 2.5, 3.5, 0.5, 0.5, 0.5], [0.0, 2.0, 3.0, 0.0, 0.0, 0.0]]
+    assert preview.lived([list(line) for line in planned], metrics, step=5)[0] == [0.5, 2.5, 3.5, 4.5, 5.5, 0.5]
     assert preview.lived([list(line) for line in planned], metrics, step=0) == planned
     assert preview.lived([list(line) for line in planned], tmp_path / "none", step=3) == planned
     assert preview.lived([[0.1] * 6], metrics, step=3) == [[0.1] * 6]

@@ -7,7 +7,10 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 from PIL import Image, ImageDraw, ImageFont
+
+from trainer.records import Row
 
 SIZE, LEFT, TOP, RIGHT, BOTTOM = (1800, 800), 180, 68, 48, 112  # drawn twice as large, which makes smooth lines
 INK, FAINT, LINES = "#222222", "#dddddd", ("#1f6feb", "#d4602a", "#2a9d55", "#8250df", "#b8860b", "#c2337a")
@@ -50,13 +53,16 @@ def lived(curves: list[list[float]], metrics: Path, step: int) -> list[list[floa
     They differ from what is planned where the run was shorter before, or its schedule follows a metric.
     """
     with contextlib.suppress(OSError, ValueError, KeyError):
-        done = 0
-        for line in metrics.read_text(encoding="utf-8").splitlines():
-            row = json.loads(line)
-            rates = [value for name, value in row.items() if name == "lr" or name.startswith("lr/")]
-            if row["step"] > step or len(rates) != len(curves):
-                break
-            for curve, rate in zip(curves, rates, strict=True):
-                curve[done : row["step"]] = [rate] * (row["step"] - done)
-            done = row["step"]
+        rows = [json.loads(line) for line in metrics.read_text(encoding="utf-8").splitlines()]
+        known = [row for row in rows if row["step"] <= step]
+        places = [0, *(row["step"] - 1 for row in known)]
+        lines = list(zip(*map(_rates, known), strict=True))
+        if len(lines) == len(curves):
+            for curve, line in zip(curves, lines, strict=True):
+                done = places[-1] + 1
+                curve[:done] = np.interp(range(done), places, [curve[0], *line]).tolist()
     return curves
+
+
+def _rates(row: Row) -> list[float]:
+    return [value for name, value in row.items() if name == "lr" or name.startswith("lr/")]

@@ -94,9 +94,8 @@ class Console(Tracker):
 
     def finish(self, outcome: Outcome) -> None:
         self._screen.close_bar()
-        lines: dict[str, str] = {
-            outcome.state: (outcome.reason.splitlines() or [""])[0]
-        }  # the program shows all of an error
+        reason = (outcome.reason.splitlines() or [""])[0]  # the program shows all of an error
+        lines: dict[str, str] = {outcome.state: reason.removeprefix("interrupted ")}
         if outcome.best:
             names = _metrics(outcome.best, self._monitor)
             found = "  ".join(f"{name} {number(outcome.best[name])}" for name in names)
