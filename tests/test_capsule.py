@@ -25,6 +25,13 @@ class Root(nn.Module):
         return torch.sqrt(x.abs())
 
 
+class InPlace(nn.Module):
+    """Changes what it is given."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x.log_()
+
+
 class Net(nn.Module):
     """Goes wrong in its sixth step in one way; its count is a buffer, and so is known in a capsule too."""
 
@@ -33,7 +40,8 @@ class Net(nn.Module):
         torch.manual_seed(0)
         self.way = way
         self.body = nn.Sequential(nn.Linear(3, 8), nn.BatchNorm1d(8), nn.Dropout(0.2), nn.ReLU())
-        self.root = Root()
+        self.root, self.log = Root(), InPlace()
+        self.register_buffer("mask", torch.full((1, 1), -math.inf).expand(8, 8))  # as a causal mask: infinity is meant
         self.head = nn.Linear(8, 1)
         self.register_buffer("calls", torch.zeros(()))
 
@@ -46,6 +54,10 @@ class Net(nn.Module):
         x = self.body(x)
         if now and self.way == "between":
             x = x / (x * 0)
+        if now and self.way == "between backward":
+            x = torch.sqrt(x - x.detach()) + x
+        if now and self.way == "in place":
+            x = self.log(-1 - x)
         if now and self.way == "weights":
             with torch.no_grad():
                 self.head.weight[0, 0] = math.inf
@@ -75,6 +87,8 @@ def again(way: str, capsule: Path, **options: Any) -> Finding:
     [
         ("between", "model (Net), between its modules", "before model.head (Linear)", "train/loss became nan"),
         ("backward", "model.root (Root)", "backward of Sqrt", "train/grad_norm became nan"),
+        ("between backward", "model (Net), between its modules", "backward of Sqrt", "train/grad_norm became"),
+        ("in place", "model.log (InPlace)", "forward", "train/loss became nan"),
         ("loss", "Regression.loss", "forward", "train/loss became inf"),
         ("weights", "the weights of model.head (Linear)", "before the step", "train/loss became"),
         ("raise", "model (Net)", "raised", "IndexError: 12 is out of range"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -304,12 +305,33 @@ def test_a_curve_goes_on_from_any_step_as_if_nothing_had_happened(name: str) -> 
         assert start + rest == uninterrupted, f"stopped after {stop}"
 
 
-@pytest.mark.parametrize("name", MAKERS)
-def test_a_run_that_is_made_longer_goes_on_without_an_error(name: str) -> None:
-    first = MAKERS[name](optimizer_of(), STEPS)
-    walk(first)
-    taken = snapshot({"optimizer": first.scheduler.optimizer, "schedule": first})
-    longer = MAKERS[name](optimizer_of(), 2 * STEPS)
-    restore({"optimizer": longer.scheduler.optimizer, "schedule": longer}, taken)
-    rates = walk(longer, STEPS, 2 * STEPS)
-    assert all(0 <= rate <= LR for rate in rates)
+MORE: dict[str, Make] = {
+    **MAKERS,
+    "torch cosine": lambda o, total: Schedule(lr_scheduler.CosineAnnealingLR(o, total), "step"),
+    "torch polynomial": lambda o, total: Schedule(lr_scheduler.PolynomialLR(o, total), "step"),
+    "torch linear": lambda o, total: Schedule(lr_scheduler.LinearLR(o, total_iters=total), "step"),
+    "torch cosine per epoch": lambda o, total: Schedule(lr_scheduler.CosineAnnealingLR(o, total // PER_EPOCH), "epoch"),
+}
+
+
+@pytest.mark.parametrize("warm", [0.0, 0.2], ids=["at once", "warmed up"])
+@pytest.mark.parametrize("name", [name for name in MORE if name != "plateau"])
+def test_a_run_that_is_made_longer_goes_on_with_the_rates_of_the_longer_run(
+    name: str, warm: float, tmp_path: Path
+) -> None:
+    """Many of torch's schedulers make the next rate of the present one: from the end of a cosine it would stay zero."""
+
+    def trained(epochs: int, folder: Path | None = None, resume: Any = "never") -> list[float]:
+        total = epochs * PER_EPOCH
+        before = int(warm * total)
+        trainer = make_trainer(
+            schedule=lambda o: MORE[name](o, total - before).warm_up(before, 0.1),
+            folder=folder,
+            epochs=epochs,
+            resume=resume,
+        )
+        trainer.fit()
+        return [row["lr"] for row in recorder_of(trainer).got]
+
+    trained(3, tmp_path)
+    assert trained(6, tmp_path, "must") == pytest.approx(trained(6)[3 * PER_EPOCH :], rel=1e-9)

@@ -13,17 +13,20 @@ from torch.nn.utils import clip_grad_norm_, clip_grad_value_
 from tests.small import Regression, bits, make_trainer, network, points, recorder_of, weights_of
 from trainer.errors import CheckpointError, ConfigError, DivergedError
 from trainer.state import restore, snapshot
-from trainer.update import Clip, Precision, Update, finite
+from trainer.update import Clip, Precision, Skips, Update, finite
 
 CPU = torch.device("cpu")
 
 
 def update_of(
-    model: nn.Module, clip: Clip | None = None, precision: Precision | None = None, lr: float = 0.1
+    model: nn.Module,
+    clip: Clip | None = None,
+    precision: Precision | None = None,
+    lr: float = 0.1,
+    skips: Skips | None = None,
 ) -> Update:
-    return Update(
-        torch.optim.SGD(model.parameters(), lr=lr, momentum=0.9), clip or Clip(), precision or Precision(), CPU
-    )
+    optimizer = torch.optim.SGD(model.parameters(), lr=lr, momentum=0.9)
+    return Update(optimizer, clip or Clip(), precision or Precision(), CPU, skips)
 
 
 def backward(update: Update, model: nn.Module, factor: float = 1.0) -> None:
@@ -175,8 +178,9 @@ def test_a_training_runs_in_its_number_format_and_keeps_its_weights_in_float32(d
     outcome = trainer.fit()
     assert task.seen == {getattr(torch, dtype)}
     assert {p.dtype for p in trainer.model.parameters()} == {torch.float32}
-    rows = recorder_of(trainer).got
-    assert rows[-1]["train/loss"] < rows[0]["train/loss"] / 2
+    losses = [row["train/loss"] for row in recorder_of(trainer).got if "train/loss" in row]
+    assert len(losses) > 15, "a scaler leaves out the first few, until its scale fits"
+    assert losses[-1] < losses[0] / 2
     assert outcome.state == "finished"
 
 
@@ -192,6 +196,29 @@ def test_an_update_that_overflows_in_float16_is_skipped_and_is_no_divergence() -
     outcome = trainer.fit()
     assert trainer.update.scaler.get_scale() < scale, "the test is meant to overflow"
     assert outcome.state == "finished"
+
+
+def test_gradients_that_overflow_at_every_scale_are_a_divergence() -> None:
+    """Else such a training would be finished one day, and no weight would ever have moved."""
+
+    class Endless(Regression):
+        def loss(self, model: nn.Module, batch: Any) -> torch.Tensor:
+            return super().loss(model, batch) * torch.tensor(math.inf).sqrt().clamp(max=1e30)
+
+    trainer = make_trainer(task=Endless(), model=network(dropout=0.0), precision=Precision("float16"), epochs=9)
+    before = weights_of(trainer.model)
+    with pytest.raises(DivergedError, match="train/grad_norm became .*, with the 20 updates before it, at step 21 "):
+        trainer.fit()
+    assert {n: v for n, v in before.items() if n.endswith("weight")}.items() <= weights_of(trainer.model).items()
+
+
+def test_an_update_whose_loss_alone_is_not_finite_moves_no_weight_in_float16() -> None:
+    model = network(dropout=0.0)
+    update = update_of(model, precision=Precision("float16"), skips=Skips(1))
+    before = weights_of(model)
+    update.backward(model(torch.zeros(2, 3)).mean() + torch.tensor(math.nan))
+    assert update.step() is None
+    assert weights_of(model)["0.weight"] == before["0.weight"]
 
 
 def test_in_float16_the_norm_and_its_bound_are_those_of_the_gradient_without_the_scale() -> None:

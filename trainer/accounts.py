@@ -91,10 +91,9 @@ def manifest(trainer: Trainer) -> dict[str, Any]:
     }
 
 
-def changed_length(before: int, now: int) -> dict[str, str]:
+def changed_length(before: int, now: int) -> str:
     """What the plan says of a run that goes on with another number of steps."""
-    text = f"{now} steps now, {before} before; from here on the learning rate is that of a run of {now} steps"
-    return {"length": text} if before != now else {}
+    return f"{now} steps now, {before} before; from here on the learning rate is that of a run of {now} steps"
 
 
 def in_words(trainer: Trainer, error: BaseException) -> BaseException:

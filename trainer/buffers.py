@@ -12,11 +12,16 @@ class Buffers:
     """Copies of all buffers of some modules; about 1 us a buffer to keep them.
 
     Args:
-        modules: whose buffers, their submodules' included; shared ones count once.
+        modules: whose buffers, their submodules' included; shared ones count once. One that is an expanded view gets
+            memory of its own.
     """
 
     def __init__(self, modules: Iterable[nn.Module]) -> None:
         found = {inner: None for module in modules for inner in module.modules()}
+        for module in found:
+            for name, value in module._buffers.items():
+                if value is not None and 0 in value.stride() and value.numel() > 1:
+                    module._buffers[name] = value.clone()  # an expanded one can be written to by nobody, torch neither
         self._places = [(inner, name) for inner in found for name in inner._buffers]
         self._kept: list[torch.Tensor | None] = []
 
@@ -34,7 +39,9 @@ class Buffers:
     @torch.no_grad()
     def put_back(self) -> None:
         """Gives them the values that were kept."""
-        for (module, name), kept in zip(self._places, self._kept, strict=bool(self._kept)):
+        if not self._kept:
+            return
+        for (module, name), kept in zip(self._places, self._kept, strict=True):
             value = module._buffers[name]
             if kept is None or value is None or not _fits(kept, value):
                 module._buffers[name] = None if kept is None else kept.clone()

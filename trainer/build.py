@@ -13,6 +13,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from trainer import config
 from trainer._hydra import instantiate, make_scheduler, plain_node
+from trainer.buffers import Buffers
 from trainer.checkpoint import Checkpoint, Checkpoints
 from trainer.data.base import as_data
 from trainer.data.loader import Loader
@@ -104,6 +105,7 @@ def build_model(cfg: DictConfig, facts: dict[str, Any]) -> nn.Module:
     if not isinstance(model, nn.Module):
         made = type(model).__name__
         raise ConfigError(f"model: {cfg.model._target_} gives a {made}, and a torch.nn.Module is needed")
+    Buffers([model])  # gives expanded ones memory of their own, so that weights can be loaded
     return model
 
 

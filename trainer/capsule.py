@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
@@ -46,24 +45,25 @@ class Watch:
         group, self._group = self._group, ()
         if error is None:
             return
-        self.buffers.put_back()
         self.trainer.update.clear()
-        if isinstance(error, DivergedError) or (isinstance(error, Exception) and not isinstance(error, TrainerError)):
-            self._keep(group, error)
+        try:
+            self.buffers.put_back()
+            if isinstance(error, DivergedError) or (
+                isinstance(error, Exception) and not isinstance(error, TrainerError)
+            ):
+                self._keep(group, error)
+        except Exception as why:  # a full disk, a batch of things that are not plain: the error itself matters more
+            step = self.trainer.progress.step + 1
+            log.warning("what step %d was given could not be kept (%s)", step, why)
 
     def _keep(self, group: Sequence[Batch], error: Exception) -> None:
-        """Never gets in the way of the error itself."""
-        trainer, step = self.trainer, self.trainer.progress.step + 1
-        try:
-            self.caught = contents(trainer, group, error)
-            if trainer.folder is not None:
-                path = write(trainer.folder.capsule, self.caught)
-                if not isinstance(error, DivergedError):  # which says so itself
-                    log.warning(
-                        "step %d failed; trainer-replay %s runs it again (%s)", step, trainer.folder, shown(path)
-                    )
-        except Exception as why:  # a full disk, a batch of things that are not plain
-            log.warning("what step %d was given could not be kept (%s)", step, why)
+        trainer = self.trainer
+        self.caught = contents(trainer, group, error)
+        if trainer.folder is not None:
+            path = write(trainer.folder.capsule, self.caught)
+            if not isinstance(error, DivergedError):  # which says so itself
+                told = self.caught["step"], trainer.folder, shown(path)
+                log.warning("step %d failed; trainer-replay %s runs it again (%s)", *told)
 
 
 def contents(trainer: Trainer, group: Sequence[Batch], error: BaseException) -> State:
@@ -73,7 +73,6 @@ def contents(trainer: Trainer, group: Sequence[Batch], error: BaseException) -> 
         "step": trainer.progress.step + 1,
         "epoch": trainer.progress.epoch + 1,
         "error": f"{type(error).__name__}: {error}",
-        "time": time.time(),
         "world": trainer.world.facts(),
         "parts": snapshot(trainer.parts),
         "group": plain_copy(list(group), "batch"),

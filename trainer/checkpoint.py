@@ -60,6 +60,7 @@ class Checkpoints:
         self._error: Exception | None = None
         self._memory: list[torch.Tensor] = []  # of the newest snapshot, used again for the next
         self._owed: tuple[int, State, State, dict[str, Any]] | None = None  # the best one, for which there was no room
+        self._newest = -1  # the step that was saved last
         self._damaged: set[str] = set()  # found so while looking for one to go on from
 
     def attach(self, folder: Path | None) -> None:
@@ -93,6 +94,7 @@ class Checkpoints:
         self.wait()
         if self.folder is None:
             return
+        self._newest = step
         self._writer = threading.Thread(target=self._write, args=(step, weights, state, facts, best), name="checkpoint")
         self._writer.start()
 
@@ -110,7 +112,9 @@ class Checkpoints:
         """
         self.wait()
         if self._owed is not None:
-            self._try(*self._owed, best=True)
+            error = self._error if self._owed[0] != self._newest else None
+            if self._try(*self._owed, best=True):
+                self._error = error  # of a newer one, which is lost all the same
         self._memory, self._owed = [], None
         if self._error is not None:
             why, error, self._error = self._why(), self._error, None
@@ -133,6 +137,7 @@ class Checkpoints:
         assert folder is not None
         for attempt in (1, 2):
             try:
+                _refuse_nan(weights)
                 if not self._is_whole(step_name(step)):  # else only the pointer could not be written
                     _write_folder(folder, step_name(step), {WEIGHTS: weights, STATE: state}, {"step": step, **facts})
                     self._damaged.discard(step_name(step))
@@ -306,6 +311,13 @@ def _write_folder(parent: Path, name: str, contents: dict[str, Any], facts: dict
     _remove(parent / name)
     temporary.rename(parent / name)
     _sync(parent)
+
+
+def _refuse_nan(weights: State) -> None:
+    """A checkpoint of a diverged model would take the place of a good one. Infinity may be meant, as in a mask."""
+    for name, value in weights.items():
+        if isinstance(value, torch.Tensor) and value.is_floating_point() and bool(value.isnan().any()):
+            raise ValueError(f"{name} holds NaN")
 
 
 def _remove(path: Path) -> None:

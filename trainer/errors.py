@@ -74,9 +74,9 @@ class DivergedError(TrainerError):
             step, epoch: the update in the making. checkpoint: the newest one. folder: of the run.
         """
         first, last = self.steps or (step, step)
-        where = f"at step {first}" if first == last else f"between steps {first} and {last}"
+        where = f"at step {first} (epoch {epoch})" if first == last else f"between steps {first} and {last}"
         good = f"the last good checkpoint is {checkpoint}" if checkpoint else "no checkpoint was saved before"
-        lines = [f"{self} {where} (epoch {epoch}); {good}."]
+        lines = [f"{self} {where}; {good}."]
         if folder:
             lines.append(f"trainer-replay {folder} shows where in the model it came from.")
         lines.append(
@@ -92,7 +92,9 @@ class OutOfMemoryError(TrainerError):
         half = f"batch_size={batch_size // 2} accumulate={2 * accumulate}"
         lines = [f"out of memory ({why})." if why else "out of memory."]
         if batch_size > 1:
-            lines.append(f"{half} is the same effective batch in half of the memory (going on: resume_changes=allow).")
+            lines.append(
+                f"{half} is about the same effective batch in half of the memory (going on: resume_changes=allow)."
+            )
         lines.append("Or use a smaller model, smaller pictures, or precision=bfloat16.")
         super().__init__("\n".join(lines))
 

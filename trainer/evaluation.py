@@ -14,7 +14,7 @@ from torch.utils.data import IterableDataset, default_collate
 from trainer.data.base import Data
 from trainer.data.loader import Batch, Loader, to_device
 from trainer.records import Evaluation
-from trainer.state import seed_generators
+from trainer.state import mix, seed_generators
 from trainer.tasks import Task
 from trainer.update import Precision
 from trainer.world import World
@@ -68,10 +68,11 @@ class Evaluator:
         seed_generators(seed, cuda)
         totals: dict[str, torch.Tensor] = {}
         with evaluating(model), self.precision.autocast(self.world.device):
-            for batch in self.loader.batches():
+            for n, batch in enumerate(self.loader.batches()):
+                seed_generators(mix(seed, n), cuda)  # samples that were loaded in this process have left their draws
                 for name, value in self.task.judge(model, batch).items():
                     totals[name] = totals[name] + value if name in totals else value
-            seed_generators(seed, cuda)  # samples that were loaded in this process have left their draws
+            seed_generators(seed, cuda)
             panels = self.task.panels(model, *self._examples)
         found = self.task.summarise(self.world.sum(totals))
         return Evaluation({f"val/{name}": float(value) for name, value in found.items()}, panels)

@@ -68,6 +68,11 @@ class History:
             for (row, key), value in zip(waiting, read, strict=True):
                 row[key] = value
 
+    def check(self, norms: bool = True) -> None:
+        """Reads the rows that wait, and raises DivergedError where one of them is not finite."""
+        self.read()
+        check(self._rows, norms, self.last.get("step", 0))
+
     def take(self) -> list[Row]:
         """The rows to hand on, numbers only."""
         self.read()
@@ -102,10 +107,10 @@ def check(rows: Iterable[Row], norms: bool = True, since: int = 0) -> None:
 
 def check_window(state: State, step: int, norms: bool = True) -> None:
     """The same for the steps since the last row, up to `step`, which a History's state holds."""
-    names = {"losses": "train/loss", "norms": "train/grad_norm"} if norms else {"losses": "train/loss"}
-    rows = [{"step": step, name: value} for kind, name in names.items() for value in state[kind]]
-    for row in rows:
-        check([row], norms, state["last"].get("step", 0))
+    since = state["last"].get("step", 0)
+    for kind, name in {"losses": "train/loss", **({"norms": "train/grad_norm"} if norms else {})}.items():
+        for value in state[kind]:
+            finite(name, value, (since + 1, step))
 
 
 def _mean(values: list[Number], weights: list[int]) -> Number:

@@ -117,7 +117,7 @@ class Trainer:
         self.update = Update(optimizer, clip or Clip(), precision or Precision(), self.device, Skips(skip_nonfinite))
         self.schedule = as_schedule(schedule(optimizer, self.steps) if callable(schedule) else schedule, optimizer)
         self.ema = ema or Ema()
-        self.ema.attach(self.model)
+        self.ema.attach(getattr(self.model, "_orig_mod", self.model))
         self.patience = patience or Patience(patience=None)
         self.patience.mode = direction(self.patience.monitor, self.patience.mode, task.measures)
         self.best = Best(self.patience.monitor, self.patience.mode)
@@ -255,7 +255,7 @@ class Trainer:
         if self.evaluate_every.due(*now) or self.progress.epoch >= self.epochs:
             evaluation = self.evaluate()
             row = self.note()
-            self.history.read()
+            self.history.check(norms=not self.update.scaled)  # a diverged model is never the best
             row.update(evaluation.metrics)
             if evaluation.metrics:
                 improved = self.best.update(row)
@@ -298,8 +298,7 @@ class Trainer:
 
     def hand_on(self) -> None:
         """Gives the rows to hooks and trackers; raises DivergedError where a value among them is not finite."""
-        since = self.history.last.get("step", 0)
-        rows = self.history.take()
+        since, rows = self.history.last.get("step", 0), self.history.take()
         if rows:
             self.trackers.rows(rows)
         for row in rows:
@@ -347,10 +346,13 @@ class Trainer:
         Raises:
             CheckpointError: it does not fit.
         """
+        beginning, before = self.schedule.beginning(), found.manifest["steps"]
         state = {"model": found.weights, **found.state}
         restore(self.parts, {name: state[name] for name in state if name != "journal" or name in self.parts})
         self.world.follow(found.manifest)
-        self.lines.update(changed_length(found.manifest["steps"], self.steps))
+        if before != self.steps:
+            self.lines["length"] = changed_length(before, self.steps)
+            self.schedule.walk(beginning, min(self.progress.step, self.steps), self.steps_per_epoch)
         for every in (self.evaluate_every, self.log_every, self.checkpoint_every):
             every.last = self.clock.seconds
         self._saved = self.progress.step

@@ -55,6 +55,10 @@ def rehearse(trainer: Trainer) -> None:
 
 def _whole_epochs(trainer: Trainer) -> None:
     """A stream can only be begun at an epoch's start, so that nothing is saved in its middle."""
+    if trainer.loader.stream is not None and trainer.progress.batch:
+        raise ConfigError(
+            "data: an IterableDataset cannot be gone on with inside an epoch; make a trainer, resume='auto'"
+        )
     for name in ("evaluate_every", "checkpoint_every"):
         every: Every = getattr(trainer, name)
         inside = every.steps or (name == "evaluate_every" and every.duration.unit == "seconds")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import traceback
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -49,9 +50,9 @@ def replay(trainer: Trainer, capsule: State) -> Finding:
     group = [to_device(batch, trainer.device) for batch in capsule["group"]]
     found = Finding(facts={"batch": _numbers(dict(_tensors(group, "batch"))),
                            "weights": _numbers(dict(trainer.model.state_dict()))})  # fmt: skip
-    trainer.model.train()
-    trainer.update.looks = not trainer.update.scaled
-    trainer.update.skips.limit = 0
+    if not trainer.model.training:  # as the loop does: modules of it that the user froze stay so
+        trainer.model.train()
+    trainer.update.looks, trainer.update.allowed = True, 0
     seen = _Seen(trainer, group, found)
     try:
         with seen.watching(), torch.autograd.set_detect_anomaly(True, check_nan=False):
@@ -74,6 +75,7 @@ class _Seen:
             for name, inner in module.named_modules():
                 self.names.setdefault(inner, f"{part}.{name}" if name else part)
         self.running: list[nn.Module] = []
+        self.given: list[str] = []  # for each of these: its inputs that are not finite, before it may have changed them
         self.owners: dict[Any, str] = {}  # of each node of the graph: the innermost module that made it
 
     @contextlib.contextmanager
@@ -83,7 +85,7 @@ class _Seen:
         task.loss = self._loss_of(own)  # type: ignore[method-assign]
         handles = []
         for module in self.names:
-            handles.append(module.register_forward_pre_hook(self._enter))
+            handles.append(module.register_forward_pre_hook(self._enter, with_kwargs=True))
             handles.append(module.register_forward_hook(self._leave))
         try:
             yield
@@ -95,24 +97,31 @@ class _Seen:
             else:
                 task.loss = before  # type: ignore[method-assign]
 
-    def _enter(self, module: nn.Module, inputs: Any) -> None:
+    def _enter(self, module: nn.Module, inputs: Any, named: Any) -> None:
+        given = dict(_tensors([*inputs, *named.values()], "input"))
+        self.given.append(_numbers(given) if any(map(_bad, given.values())) else "")
+        for tensor in given.values():
+            self._own(tensor, self._around())
         self.running.append(module)
 
     def _leave(self, module: nn.Module, inputs: Any, output: Any) -> None:
         self.running.pop()
-        given, made = dict(_tensors(inputs, "input")), dict(_tensors(output, "output"))
-        name = self._name(module)
+        given, made, name = self.given.pop(), dict(_tensors(output, "output")), self._name(module)
         if not self.found.where and any(map(_bad, made.values())):
-            facts = {"given": _numbers(given), "made": _numbers(made)}
-            if any(map(_bad, given.values())):  # and what every module before it made was in order
-                around = f"{self._name(self.running[-1])}, between its modules" if self.running else ""
-                self._note("the batch" if self.batch_is_bad or not around else around, f"before {name}", facts)
-            elif any(_bad(weight) for weight in module.state_dict().values()):
+            facts = {"given": given or "finite", "made": _numbers(made)}
+            if given:  # and what every module before it made was in order
+                self._note("the batch" if self.batch_is_bad else self._around(), f"before {name}", facts)
+            elif any(_bad(weight) for weight in module.parameters()):
                 self._note(f"the weights of {name}", "before the step", facts)
             else:
                 self._note(name, "forward", facts)
         for tensor in made.values():
             self._own(tensor, name)
+
+    def _around(self) -> str:
+        """Who is at work between two modules: the one that they belong to, or the task."""
+        inside = f"{self._name(self.running[-1])}, between its modules" if self.running else ""
+        return inside or f"{type(self.trainer.task).__name__}.loss"
 
     def _loss_of(self, own: Any) -> Any:
         def loss(model: nn.Module, batch: Any) -> Tensor:
@@ -147,7 +156,7 @@ class _Seen:
         return look
 
     def _name(self, module: nn.Module) -> str:
-        return f"{self.names[module]} ({type(module).__name__})"
+        return f"{self.names.get(module, 'a copy')} ({type(module).__name__})"
 
     def _note(self, where: str, what: str, facts: dict[str, str]) -> None:
         self.found.where = where
@@ -167,7 +176,7 @@ class _Seen:
 
 
 def _look_at_weights(trainer: Trainer, found: Finding) -> None:
-    bad = [name for name, value in trainer.model.state_dict().items() if _bad(value)]
+    bad = [name for name, value in trainer.model.named_parameters() if _bad(value)]
     if bad:
         found.error = "the step ended with weights that are not finite"
         found.where = type(trainer.update.optimizer).__name__
@@ -219,7 +228,7 @@ def _samples(name: str, value: Tensor) -> str:
 
 def _line(frames: list[str]) -> str:
     """The innermost line that is neither torch's nor ours: `my_model.py:12 in forward: return x.log()`."""
-    inside = (str(Path(torch.__file__).parent), str(Path(__file__).parent / "loop.py"), __file__)
+    inside = (str(Path(torch.__file__).parent) + os.sep, str(Path(__file__).parent / "loop.py"), __file__)
     for frame in reversed(frames):
         head, _, code = frame.strip().partition("\n")
         if head.startswith("File ") and not any(part in head for part in inside):

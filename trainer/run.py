@@ -142,8 +142,7 @@ def _train(cfg: DictConfig, at: Place) -> Outcome:
         from trainer.build import build
 
         with HeldBack() as early:
-            built = build(cfg, folder, resume=at.resume, trackers=trackers(folder, shipper, early))
-        return built.fit()
+            return build(cfg, folder, resume=at.resume, trackers=trackers(folder, shipper, early)).fit()
     finally:
         shipper.abandon()
 

@@ -6,6 +6,7 @@ that is left after the warm-up, and return a `Schedule`.
 
 from __future__ import annotations
 
+import copy
 import functools
 import math
 import warnings
@@ -22,9 +23,8 @@ from trainer.state import State
 
 Unit = Literal["step", "epoch", "value"]
 
-
-_LENGTH = ("total_steps", "_schedule_phases", "T_max", "step_size", "total_iters", "total_size", "step_ratio")
-"""Attributes of torch's schedulers that follow from the length of the run."""
+_MOVED = ("lr", "initial_lr", "min_lr", "max_lr", "betas", "momentum", "base_momentum", "max_momentum")
+"""What schedules change of an optimizer's parameter groups."""
 
 
 class Schedule:
@@ -114,10 +114,28 @@ class Schedule:
         return {"scheduler": self.scheduler.state_dict(), "step": self.step, "peaks": list(self._peaks)}
 
     def load_state_dict(self, state: State) -> None:
-        # The length of the run is not state: a run that is made longer goes on along the longer curve.
-        length = {name: vars(self.scheduler)[name] for name in _LENGTH if name in vars(self.scheduler)}
-        self.scheduler.load_state_dict({**state["scheduler"], **length})
+        self.scheduler.load_state_dict(state["scheduler"])
         self.step, self._peaks = state["step"], list(state["peaks"])
+
+    def beginning(self) -> State:
+        """All that `walk` needs to begin anew, of a schedule that has not moved yet."""
+        groups = [{name: group[name] for name in group if name in _MOVED} for group in self.groups]
+        return copy.deepcopy({**self.state_dict(), "groups": groups})
+
+    def walk(self, beginning: State, steps: int, steps_per_epoch: int) -> None:
+        """Begins anew and moves to where a run of this length is after so many steps, by making each move.
+
+        A schedule that follows a metric stays as it is.
+        """
+        if self.unit == "value":
+            return
+        for group, values in zip(self.groups, beginning["groups"], strict=True):
+            group.update(copy.deepcopy(values))
+        self.load_state_dict(copy.deepcopy(beginning))
+        for done in range(1, steps + 1):
+            self.on_step()
+            if done % steps_per_epoch == 0:
+                self.on_epoch()
 
 
 def as_schedule(made: object, optimizer: Optimizer) -> Schedule:

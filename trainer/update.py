@@ -13,6 +13,9 @@ from torch.optim import Optimizer
 from trainer.errors import ConfigError, DivergedError
 from trainer.state import State
 
+OVERFLOWS = 20
+"""Updates in a row that may overflow in float16: from its first scale of 2 ** 16 that many halvings lead below 1."""
+
 
 class Precision:
     """The number format of forward and backward passes. Weights stay in float32.
@@ -76,8 +79,8 @@ class Skips:
         self.limit = limit
         self.total = self.in_a_row = 0
 
-    def count(self, error: DivergedError | None) -> None:
-        """Takes in how an update went: None went well.
+    def count(self, error: DivergedError | None, allowed: int) -> None:
+        """Takes in how an update went, None for well, and how many in a row may be left out.
 
         Raises:
             DivergedError: what is given, once there are more than the limit in a row.
@@ -86,8 +89,8 @@ class Skips:
             self.in_a_row = 0
             return
         self.total, self.in_a_row = self.total + 1, self.in_a_row + 1
-        if self.in_a_row > self.limit:
-            raise DivergedError(f"{error}, with the {self.limit} updates before it,")
+        if self.in_a_row > allowed:
+            raise DivergedError(f"{error}, with the {allowed} updates before it,")
 
     def state_dict(self) -> State:
         return {"total": self.total, "in_a_row": self.in_a_row}
@@ -115,9 +118,10 @@ class Update:
         self.scaler = precision.scaler(device)
         self.scaled = self.scaler.is_enabled()
         # A value on the CPU can be looked at for free before it does harm. On a GPU a look waits for the device: there
-        # it is taken at each update only to leave some out; else the loop looks at the next row, and a scaler skips bad
-        # updates by itself.
+        # it is taken at each update only to leave some out; else the loop looks at the next row. A scaler waits for the
+        # device anyway, and leaves out what overflows until its scale fits: that takes some updates in a row.
         self.looks = self.skips.limit > 0 or (device.type == "cpu" and not self.scaled)
+        self.allowed = max(self.skips.limit, OVERFLOWS) if self.scaled else self.skips.limit
         self.parameters = [p for group in optimizer.param_groups for p in group["params"]]
         self._bad: DivergedError | None = None
 
@@ -146,13 +150,14 @@ class Update:
         if not gradients:
             raise ConfigError("model: no parameter got a gradient; does the loss depend on the model's output?")
         norm: torch.Tensor = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
-        if self.looks and not self.scaled:
+        if self.looks or self.scaled:
             self._look("train/grad_norm", norm)
         bad, self._bad = self._bad, None
-        self.skips.count(bad)
+        self.skips.count(bad, self.allowed)
         self.clip(gradients, norm)
         if self.scaled:
-            self.scaler.step(self.optimizer)
+            if bad is None:
+                self.scaler.step(self.optimizer)
             self.scaler.update()
         elif bad is None:
             self.optimizer.step()
@@ -169,7 +174,7 @@ class Update:
         try:
             finite(name, value.item())
         except DivergedError as error:
-            if not self.skips.limit:
+            if not self.allowed:
                 raise
             self._bad = self._bad or error
 

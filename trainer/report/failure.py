@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
-from trainer.build import build, read_checkpoint, read_config
+from trainer.build import build, read_config
 from trainer.capsule import read
 from trainer.errors import CheckpointError, DivergedError
-from trainer.folder import RunFolder, shown
+from trainer.folder import RunFolder, shown, step_name
 from trainer.loop import Trainer
 from trainer.replay import replay
 from trainer.state import State
@@ -26,22 +28,23 @@ def replayed(path: Path) -> tuple[dict[str, str], bool]:
         CheckpointError: there is no such folder or capsule, or the run did not fail in a step.
     """
     folder = RunFolder(path if path.is_dir() else path.parent.parent)
-    files = sorted(folder.capsule.glob("step-*.pt")) if path.is_dir() else [path]
     if not path.exists():
         raise CheckpointError(f"{path}: there is no such run folder or capsule")
+    result = folder.read_status().get("result") or {}
+    newest = (
+        folder.capsule / f"{step_name(result.get('step', 0) + 1)}.pt"
+    )  # of the newest failure, and not an older one
+    files = [path] if path.is_file() else [newest] if newest.exists() else []
+    capsule = read(files[0]) if files else {}
     if files and not folder.config.is_file():
         raise CheckpointError(
             f"{folder}: a script made this run, and only it can build the trainer again; write there:\n"
             "  from trainer.capsule import read\n  from trainer.replay import replay\n"
-            f"  print(replay(trainer, read({str(files[-1])!r})))"
+            f"  print(replay(trainer, read({str(files[0])!r})))"
         )
     cfg = read_config(folder.path)
-    if files:
-        capsule = read(files[-1])
-        where = shown(files[-1].absolute())
-    else:
-        trainer = build(cfg)
-        capsule, where = _looked_for(trainer, folder), "found by training again from the last checkpoint"
+    where = shown(files[0].absolute()) if files else "found by training again from the last checkpoint"
+    capsule = capsule or _looked_for(build(cfg), folder, result)
     found = replay(build(cfg), capsule)
     batches = "1 micro-batch" if len(capsule["group"]) == 1 else f"{len(capsule['group'])} micro-batches"
     told = {
@@ -53,16 +56,19 @@ def replayed(path: Path) -> tuple[dict[str, str], bool]:
     return told, bool(found.error)
 
 
-def _looked_for(trainer: Trainer, folder: RunFolder) -> State:
+def _looked_for(trainer: Trainer, folder: RunFolder, result: Mapping[str, Any]) -> State:
     """Trains from the last checkpoint with a look at every update, as a GPU is not made to wait for while training."""
-    status = folder.read_status()
-    if (status.get("result") or {}).get("exit_code") != DivergedError.exit_code:
-        raise CheckpointError(f"{folder}: holds no capsule: no step of this run failed")
-    checkpoint = read_checkpoint(folder.path, "last")
-    trainer.put_back(checkpoint)
-    trainer.update.looks = not trainer.update.scaled
-    trainer.epochs = checkpoint.manifest["epoch"] + 1
-    print(f"training again from {shown(checkpoint.path.absolute())} to find the step ...", flush=True)
+    if result.get("exit_code") != DivergedError.exit_code:
+        raise CheckpointError(f"{folder}: holds no capsule: its last attempt did not fail in a step")
+    trainer.checkpoints.attach(folder.checkpoints)
+    found = trainer.checkpoints.newest()
+    trainer.checkpoints.attach(None)
+    if found is not None:
+        trainer.put_back(found)
+    trainer.update.looks = True
+    trainer.epochs = result["epoch"] + 1
+    start = shown(found.path.absolute()) if found else "the start"
+    print(f"training again from {start} to find the step ...", flush=True)
     try:
         trainer.fit()
     except DivergedError:

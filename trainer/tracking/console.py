@@ -29,7 +29,7 @@ def _width() -> int:
 
 
 class HeldBack(logging.Handler):
-    """While entered, keeps what is logged, for a `Console` that does not stand yet; shows it where an error comes."""
+    """Keeps what is logged from when it is entered until a `Console` stands, or until it is left."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -43,12 +43,11 @@ class HeldBack(logging.Handler):
         return self
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        log.removeHandler(self)
-        if error is not None:
-            self.tell()
+        self.tell()
 
     def tell(self) -> None:
-        """Logs it again, for whoever listens now."""
+        """Logs it again, for whoever listens now, and keeps nothing any more."""
+        log.removeHandler(self)
         records, self.records = self.records, []
         for record in records:
             log.handle(record)
