@@ -14,7 +14,7 @@ import pytest
 from trainer.folder import RunFolder
 from trainer.records import Outcome
 from trainer.tracking.base import Plan
-from trainer.tracking.console import WIDTH, Console, duration, number
+from trainer.tracking.console import WIDTH, Console, HeldBack, duration, number
 
 ROOT = Path(__file__).resolve().parents[1]
 log = logging.getLogger("trainer")
@@ -216,3 +216,23 @@ def test_numbers_are_short(value: float | None, text: str) -> None:
 @pytest.mark.parametrize(("seconds", "text"), [(1.25, "1.2 s"), (100, "1:40"), (3723, "1:02:03"), (math.nan, "-")])
 def test_durations_are_short(seconds: float, text: str) -> None:
     assert duration(seconds) == text
+
+
+def test_what_was_logged_before_the_console_stood_is_shown_once_after_the_plan() -> None:
+    stream = io.StringIO()
+    with HeldBack() as early:
+        log.warning("the newest checkpoint is damaged")
+        console = Console(stream, early=early)
+        console.start(Plan(None, 10, 5, 2, lines={"data": "points"}))
+        log.warning("later")
+        console.finish(Outcome("finished", "done"))
+    shown = stream.getvalue()
+    assert [shown.count(text) for text in ("points", "is damaged", "later")] == [1, 1, 1]
+    assert shown.index("points") < shown.index("is damaged") < shown.index("later")
+
+
+def test_what_was_logged_before_an_error_is_told_where_no_console_ever_stood(caplog: pytest.LogCaptureFixture) -> None:
+    with pytest.raises(ValueError, match="no console"), HeldBack():
+        log.warning("a sign of it")
+        raise ValueError("no console")
+    assert "a sign of it" in caplog.text

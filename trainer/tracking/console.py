@@ -43,11 +43,15 @@ class HeldBack(logging.Handler):
         return self
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        self.stop()
         self.tell()
 
-    def tell(self) -> None:
-        """Logs it again, for whoever listens now, and keeps nothing any more."""
+    def stop(self) -> None:
+        """Keeps nothing more of what is logged."""
         log.removeHandler(self)
+
+    def tell(self) -> None:
+        """Logs what was kept again, for whoever listens now."""
         records, self.records = self.records, []
         for record in records:
             log.handle(record)
@@ -73,6 +77,7 @@ class Console(Tracker):
         self._where, self._monitor = "", ""
 
     def start(self, plan: Plan) -> None:
+        self.early.stop()
         self._attach(plan)
         self._line = _Line(plan)
         self._where, self._monitor = str(plan.folder or ""), plan.monitor

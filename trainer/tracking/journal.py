@@ -42,6 +42,8 @@ class Journal(Tracker):
                 os.truncate(self.folder.metrics, self._offset)
             self._offset = None
             _cut_torn_line(self._open())
+            for leftover in self.folder.media.glob(".step-*"):  # of a kill while pictures were written
+                shutil.rmtree(leftover)
             for path in self.folder.media.glob("step-*"):
                 if (found := re.fullmatch(r"step-(\d+)", path.name)) and int(found[1]) > plan.start:
                     shutil.rmtree(path)
