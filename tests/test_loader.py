@@ -19,6 +19,7 @@ from torch.utils.data import Dataset, IterableDataset, Subset, TensorDataset
 
 from tests.small import bits, points
 from trainer.data.loader import Loader, samples_of, to_device
+from trainer.data.workers import _start
 from trainer.errors import ConfigError, DataError, WorkerError
 
 
@@ -342,3 +343,12 @@ def test_workers_ignore_ctrl_c_and_use_one_thread() -> None:
             return torch.get_num_threads()
 
     assert {n for batch in Loader(Asks(4), 2, workers=1).batches() for n in batch.tolist()} == {1}
+
+
+def test_a_worker_whose_training_was_killed_while_it_started_ends_too() -> None:
+    """torch's own watch begins with whoever is the parent by then, and would watch for ever."""
+    child = os.fork()
+    if child == 0:
+        _start(0, parent=1 << 22)  # no process has that number
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 1

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader, IterableDataset, default_collate
 
-from trainer.data.workers import died, start_worker, started
+from trainer.data.workers import died, started, worker_init
 from trainer.errors import DataError, WorkerError
 from trainer.state import SAMPLE, mix, seed_generators
 
@@ -48,7 +48,7 @@ class Stream:
             num_workers=self.workers,
             pin_memory=self.pin,
             collate_fn=self.collate,
-            worker_init_fn=start_worker,
+            worker_init_fn=worker_init(),
             generator=torch.Generator(),
         )
         read = 0

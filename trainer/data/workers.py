@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import functools
 import logging
+import multiprocessing
+import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -20,8 +22,19 @@ log = logging.getLogger("trainer")
 Batch = Any
 
 
-def start_worker(_: int) -> None:
+def worker_init() -> Callable[[int], None]:
+    """What a worker of this process does first."""
+    own_child = multiprocessing.get_start_method() != "forkserver"  # there the parent is a server
+    return functools.partial(_start, parent=os.getpid() if own_child else None)
+
+
+def _start(_: int, parent: int | None) -> None:
     """Ctrl-C reaches the whole process group: the training process answers it, and its workers go on until told."""
+    if parent not in (
+        None,
+        os.getppid(),
+    ):  # killed meanwhile; torch would watch for the death of whoever is the parent by now
+        os._exit(1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     torch.set_num_threads(1)
 
@@ -74,7 +87,7 @@ class Workers:
             persistent_workers=workers > 0,
             pin_memory=pin,
             collate_fn=collate,
-            worker_init_fn=start_worker,
+            worker_init_fn=worker_init(),
             generator=torch.Generator(),  # else each epoch would draw from the main generator and shift it
         )
 
