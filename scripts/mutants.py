@@ -12,6 +12,7 @@ import os
 import re
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -119,6 +120,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*", help="parts of the names of the mutants to try; all by default")
     names = parser.parse_args().names
+    signal.signal(
+        signal.SIGINT, signal.default_int_handler
+    )  # a job in the background ignores it, and so would the tests
     chosen = [mutant for mutant in MUTANTS if not names or any(name in mutant.name for name in names)]
     missed = 0
     for tests in sorted({mutant.tests for mutant in chosen}):
