@@ -7,11 +7,13 @@ import json
 import math
 import multiprocessing
 import os
+import random
 import signal
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -861,3 +863,15 @@ def test_on_a_gpu_a_stopped_run_ends_with_the_same_bits(tmp_path: Path) -> None:
     for stop in (3, 4, None):
         cut.attempt(stop)
     assert cut.result() == expected
+
+
+def test_what_is_drawn_next_after_a_resume_is_what_would_have_been_drawn(tmp_path: Path) -> None:
+    """Steps are seeded; this is for the code of a user that draws outside of them."""
+
+    def drawn() -> tuple[float, float, float]:
+        return float(torch.rand(())), float(np.random.rand()), random.random()
+
+    make_trainer(folder=tmp_path, task=StopAt(6)).fit()
+    expected = drawn()
+    make_trainer(folder=tmp_path, resume="must")
+    assert drawn() == expected
