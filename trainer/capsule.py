@@ -48,9 +48,10 @@ class Watch:
         self.trainer.update.clear()
         try:
             self.buffers.put_back()
-            if isinstance(error, DivergedError) or (
-                isinstance(error, Exception) and not isinstance(error, TrainerError)
-            ):
+            mistake = isinstance(error, TrainerError) and not isinstance(
+                error, DivergedError
+            )  # of the user, told as such
+            if isinstance(error, Exception) and not mistake:
                 self._keep(group, error)
         except Exception as why:  # a full disk, a batch of things that are not plain: the error itself matters more
             step = self.trainer.progress.step + 1

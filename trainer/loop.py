@@ -117,7 +117,8 @@ class Trainer:
         self.update = Update(optimizer, clip or Clip(), precision or Precision(), self.device, Skips(skip_nonfinite))
         self.schedule = as_schedule(schedule(optimizer, self.steps) if callable(schedule) else schedule, optimizer)
         self.ema = ema or Ema()
-        self.ema.attach(getattr(self.model, "_orig_mod", self.model))
+        plain = getattr(self.model, "_orig_mod", self.model)  # of a compiled model the one that was compiled
+        self.ema.attach(plain)
         self.patience = patience or Patience(patience=None)
         self.patience.mode = direction(self.patience.monitor, self.patience.mode, task.measures)
         self.best = Best(self.patience.monitor, self.patience.mode)
@@ -132,7 +133,7 @@ class Trainer:
         self.trackers = Trackers(default_trackers(self.folder) if trackers is None else trackers)
 
         self.parts: dict[str, Stateful] = {
-            "model": getattr(self.model, "_orig_mod", self.model),  # of a compiled model the plain one
+            "model": plain,
             "task": self.task,
             **self.update.parts(),
             "schedule": self.schedule,

@@ -30,11 +30,8 @@ def worker_init() -> Callable[[int], None]:
 
 def _start(_: int, parent: int | None) -> None:
     """Ctrl-C reaches the whole process group: the training process answers it, and its workers go on until told."""
-    if parent not in (
-        None,
-        os.getppid(),
-    ):  # killed meanwhile; torch would watch for the death of whoever is the parent by now
-        os._exit(1)
+    if parent not in (None, os.getppid()):
+        os._exit(1)  # killed meanwhile; torch would watch for the death of whoever is the parent by now
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     torch.set_num_threads(1)
 

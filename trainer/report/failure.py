@@ -31,9 +31,8 @@ def replayed(path: Path) -> tuple[dict[str, str], bool]:
     if not path.exists():
         raise CheckpointError(f"{path}: there is no such run folder or capsule")
     result = folder.read_status().get("result") or {}
-    newest = (
-        folder.capsule / f"{step_name(result.get('step', 0) + 1)}.pt"
-    )  # of the newest failure, and not an older one
+    # that of the newest failure, and not of an older one
+    newest = folder.capsule / f"{step_name(result.get('step', 0) + 1)}.pt"
     files = [path] if path.is_file() else [newest] if newest.exists() else []
     capsule = read(files[0]) if files else {}
     if files and not folder.config.is_file():
