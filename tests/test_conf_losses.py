@@ -230,3 +230,9 @@ def test_penalties_are_added_in_training_only_and_spare_biases() -> None:
     assert evaluate(task, model, [batch]) == evaluate(plain, model, [batch])
     with pytest.raises(ValueError, match="^l2: -1 "):
         Classification(nn.CrossEntropyLoss(), l2=-1)
+
+
+def test_soft_margin_gets_labels_of_both_signs_from_two_classes() -> None:
+    x, labels = inputs(1), torch.arange(N) % 2
+    expected = nn.SoftMarginLoss()(Linear(1)(x)[:, 0], labels * 2.0 - 1)
+    torch.testing.assert_close(Classification(nn.SoftMarginLoss()).loss(Linear(1), (x, labels)), expected)
