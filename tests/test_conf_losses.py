@@ -190,6 +190,7 @@ def test_an_embedding_is_right_where_pairs_are_on_their_side_and_positives_are_n
     )
     same = nn.Identity()
     assert evaluate(Embedding(nn.TripletMarginLoss()), same, [(a, near, far)])["accuracy"] == 0.5
+    assert evaluate(Embedding(nn.TripletMarginLoss()), same, [(a[:1], near[:1], far[:1])])["accuracy"] == 1.0
     pair = (a, near), torch.tensor([1, -1])
     assert evaluate(Embedding(nn.CosineEmbeddingLoss()), same, [pair])["accuracy"] == 1.0
     assert evaluate(Embedding(nn.HingeEmbeddingLoss(margin=0.5)), same, [pair])["accuracy"] == 0.5

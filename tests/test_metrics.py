@@ -237,6 +237,7 @@ def test_a_metric_with_update_compute_and_reset_takes_the_place_of_one_of_ours()
         for _ in range(2):  # nothing is left of the evaluation before
             total = sum(metric.sums(o, t) for o, t in zip(output.split(2), target.split(2), strict=True))
             assert metric.values(total) == {"own": pytest.approx(2 / 3)}  # type: ignore[arg-type]
+            assert metric.metric.count == 0  # type: ignore[attr-defined]
     many = as_metric("own", Outsider(True, mapping=True))
     found = many.values(many.sums(output, target))
     assert found == pytest.approx({"own/share": 2 / 3, "own/both/0": 2 / 3, "own/both/1": 1 / 3})
