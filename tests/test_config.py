@@ -83,7 +83,9 @@ WRONG = [
     ("optimizer.betas=[0.9]", "optimizer.betas: [0.9] must have 2 entries"),
     ("optimizer.betas=0.9", "optimizer.betas: 0.9 is not a list; write [0.9]"),
     ("optimizer.betas=[0.9,1.5]", "optimizer.betas: Invalid beta parameter at index 1: 1.5"),
-    ("+loss.weight=[1,2]", "loss.weight: [1, 2] is not a tensor; write {_target_: torch.tensor, data: [1, 2]}"),
+    ("++loss={_target_: torch.nn.NLLLoss, weight: [1,2]}",
+     "loss.weight: [1, 2] is not a tensor; write {_target_: torch.tensor, data: [1, 2]}"),
+    ("loss.weight=balancd", "loss.weight: "),
     ("scheduler.min_lr=-1", "scheduler.min_lr: -1 must not be negative"),
     ("++scheduler={_target_: torch.optim.lr_scheduler.StepLR}", "scheduler.step_size: torch.optim.lr_scheduler.StepLR"),
     ("+debug.batch=3", "debug.batch: there is no such key; did you mean batches?"),
@@ -219,8 +221,13 @@ def test_a_task_of_ones_own_says_what_it_measures() -> None:
     Path("my_task.py").write_text(
         "from trainer.tasks import Task\nclass Mine(Task):\n    measures = {'loss': 'min', 'score': 'max'}\n"
     )
-    assert told("task._target_=my_task.Mine", "~task.metrics", "early_stopping.monitor=val/score") == []
-    (found,) = told("task._target_=my_task.Mine", "~task.metrics", "early_stopping.monitor=val/scor")
+    assert (
+        told("task._target_=my_task.Mine", "~task.metrics", "~task.l1", "~task.l2", "early_stopping.monitor=val/score")
+        == []
+    )
+    (found,) = told(
+        "task._target_=my_task.Mine", "~task.metrics", "~task.l1", "~task.l2", "early_stopping.monitor=val/scor"
+    )
     assert found.endswith("did you mean val/score?")
 
 

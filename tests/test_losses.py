@@ -8,9 +8,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from trainer.losses import Dice, DiceCE, Focal
+from trainer.losses import BCE, CrossEntropy, Dice, DiceCE, DIoU, Focal, GIoU, Hinge, Jaccard, Tversky
 
-LOSSES = [Dice(), Dice(batch=True), DiceCE(), Focal(), Focal(gamma=0.5)]
+LOSSES = [Dice(), Dice(batch=True), DiceCE(), Focal(), Focal(gamma=0.5), Jaccard(), Tversky()]
 
 
 def logits_of(*chances: float) -> torch.Tensor:
@@ -99,7 +99,7 @@ def test_slopes_are_those_of_small_differences(loss: torch.nn.Module, channels: 
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-@pytest.mark.parametrize("make", [Dice, DiceCE, Focal])
+@pytest.mark.parametrize("make", [Dice, DiceCE, Focal, Jaccard, Tversky])
 def test_what_is_ignored_changes_neither_the_loss_nor_the_slopes(make: type[torch.nn.Module], channels: int) -> None:
     output, target = example(channels)
     target[:, :, 4] = 255
@@ -112,7 +112,7 @@ def test_what_is_ignored_changes_neither_the_loss_nor_the_slopes(make: type[torc
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-@pytest.mark.parametrize("make", [Dice, DiceCE, Focal])
+@pytest.mark.parametrize("make", [Dice, DiceCE, Focal, Jaccard, Tversky])
 def test_a_batch_in_which_all_is_ignored_costs_nothing(make: type[torch.nn.Module], channels: int) -> None:
     output, target = example(channels)
     output.requires_grad_()
@@ -174,3 +174,90 @@ def test_bad_arguments_are_told_by_name(make, told: str) -> None:  # type: ignor
 def test_focal_moves_its_factors_and_saves_no_state_of_others() -> None:
     assert Focal(alpha=0.25).to(torch.float64).alpha is not None
     assert Focal().state_dict() == {}
+
+
+def test_tversky_and_jaccard_are_what_the_formulas_give_by_hand_and_tversky_is_both_of_the_others() -> None:
+    output = torch.stack((logits_of(0.8, 0.2), logits_of(0.4, 0.6)), -1)
+    target = torch.tensor([[0, 1]])
+    zero, one = 1.8 / (0.8 + 0.3 * 0.4 + 0.7 * 0.2 + 1), 1.6 / (0.6 + 0.3 * 0.2 + 0.7 * 0.4 + 1)
+    assert Tversky()(output, target).item() == pytest.approx(1 - (zero + one) / 2)
+    zero, one = 1.8 / (1.2 + 1 - 0.8 + 1), 1.6 / (0.8 + 1 - 0.6 + 1)
+    assert Jaccard()(output, target).item() == pytest.approx(1 - (zero + one) / 2)
+    output, target = example(3)
+    torch.testing.assert_close(Tversky(0.5, 0.5, smooth=0.5)(output, target), Dice()(output, target))
+    torch.testing.assert_close(Tversky(1, 1)(output, target), Jaccard()(output, target))
+
+
+@pytest.mark.parametrize("labels", [[1, 0, 1, 0], [1, -1, 1, -1], [1.0, 0.0, 1.0, 0.0]])
+def test_hinge_is_what_the_formula_gives_by_hand_for_labels_of_both_kinds(labels: list[float]) -> None:
+    output, target = torch.tensor([2.0, -0.5, -1.0, 0.25]), torch.tensor(labels)
+    assert Hinge()(output, target).item() == (0 + 0.5 + 2 + 1.25) / 4
+    assert Hinge()(output[:, None], target).item() == Hinge()(output, target).item()
+    assert Hinge(squared=True, margin=0.5)(output, target).item() == (0 + 0 + 1.5**2 + 0.75**2) / 4
+    assert Hinge(ignore_index=1)(output, target).item() == (0.5 + 1.25) / 2
+    assert torch.autograd.gradcheck(lambda x: Hinge()(x, target), output.double().requires_grad_())
+
+
+# Those that torchvision's tests hold for its own two losses.
+@pytest.mark.parametrize(
+    ("output", "target", "giou", "diou"),
+    [
+        ([-1, -1, 1, 1], [-1, -1, 1, 1], 0.0, 0.0),
+        ([-1, -1, 1, 1], [0, 0, 1, 1], 0.75, 0.8125),
+        ([0, 0, 1, 1], [0, 1, 1, 2], 1.0, 1.2),
+        ([0, 0, 1, 1], [1, 1, 2, 2], 1.5, 1.25),
+        ([-1, -1, 1, 1], [0, 1, 1, 2], 1 + 1 / 6, 1 + 2.5 / 13),
+    ],
+)
+def test_box_losses_have_the_published_values(output: list[int], target: list[int], giou: float, diou: float) -> None:
+    boxes = torch.tensor([output], dtype=torch.float64), torch.tensor([target], dtype=torch.float64)
+    assert GIoU()(*boxes).item() == pytest.approx(giou, abs=1e-6)
+    assert DIoU()(*boxes).item() == pytest.approx(diou, abs=1e-6)
+    assert GIoU()(*reversed(boxes)).item() == pytest.approx(giou, abs=1e-6)
+
+
+@pytest.mark.parametrize("loss", [GIoU(), DIoU()], ids=lambda loss: type(loss).__name__)
+def test_box_losses_have_the_slopes_of_small_differences_and_none_is_nan(loss: torch.nn.Module) -> None:
+    generator = torch.Generator().manual_seed(3)
+    corner, size = torch.rand(2, 7, 2, generator=generator, dtype=torch.float64).unbind()
+    boxes, other = torch.cat((corner, corner + size + 0.1), 1), torch.cat((size, size + corner + 0.1), 1)
+    assert torch.autograd.gradcheck(lambda x: loss(x, other), boxes.requires_grad_())
+    empty = torch.zeros(2, 4, requires_grad=True)
+    loss(empty, torch.zeros(2, 4)).backward()
+    assert empty.grad is not None and empty.grad.isfinite().all()
+    with pytest.raises(ValueError, match=r"\(2, 3\).*\(2, 4\)"):
+        loss(torch.zeros(2, 3), torch.zeros(2, 4))
+
+
+def test_balanced_weights_let_every_class_weigh_the_same_in_the_whole() -> None:
+    counts = (6, 3, 1)
+    made = CrossEntropy("balanced", class_counts=counts).weight
+    assert made is not None and made.tolist() == pytest.approx([10 / 18, 10 / 9, 10 / 3])
+    assert BCE("balanced", class_counts=(6, 3)).pos_weight.tolist() == [2.0]  # type: ignore[union-attr]
+    output, target = torch.randn(5, 3), torch.tensor([0, 1, 2, 0, 255])
+    torch.testing.assert_close(
+        CrossEntropy([1, 2, 3], 0.1, ignore_index=255, num_classes=3)(output, target),
+        F.cross_entropy(output, target, torch.tensor([1.0, 2, 3]), ignore_index=255, label_smoothing=0.1),
+    )
+    torch.testing.assert_close(CrossEntropy()(output[:4], target[:4]), F.cross_entropy(output[:4], target[:4]))
+    assert CrossEntropy().state_dict() == {} and BCE(3).pos_weight.tolist() == [3.0]  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(
+    ("make", "told"),
+    [
+        (lambda: CrossEntropy("balanced"), r"weight: this data does not tell .*loss.weight=\[1,2"),
+        (lambda: CrossEntropy("balanced", class_counts=(3, 0)), "weight: there is no sample of class 1"),
+        (lambda: CrossEntropy([1, 2], num_classes=3), "weight: 2 factors, and the data has 3 classes"),
+        (lambda: CrossEntropy([1, -2]), "weight: "),
+        (lambda: CrossEntropy(label_smoothing=2), "label_smoothing: 2"),
+        (lambda: BCE("balanced", class_counts=(1, 2, 3)), "pos_weight: balanced needs two classes, .* 3"),
+        (lambda: BCE(-1), "pos_weight: "),
+        (lambda: Hinge(0), "margin: 0"),
+        (lambda: Tversky(-1), "alpha: -1"),
+        (lambda: GIoU(0), "eps: 0"),
+    ],
+)
+def test_bad_weights_and_margins_are_told_by_name(make, told: str) -> None:  # type: ignore[no-untyped-def]
+    with pytest.raises(ValueError, match=f"^{told}"):
+        make()

@@ -8,7 +8,19 @@ import pytest
 import torch
 
 from trainer.errors import ConfigError, DataError
-from trainer.metrics import Accuracy, BitsPerCharacter, Confusion, Metric, predicted
+from trainer.metrics import (
+    MAE,
+    R2,
+    RMSE,
+    Accuracy,
+    BitsPerCharacter,
+    Confusion,
+    LabelAccuracy,
+    Metric,
+    Scores,
+    as_metric,
+    predicted,
+)
 
 N, C = 23, 4
 
@@ -28,8 +40,15 @@ def logits_for(guesses: list[int], channels: int) -> torch.Tensor:
 @pytest.mark.parametrize("size", [1, 4, 10, 22])
 @pytest.mark.parametrize(
     "metric",
-    [Accuracy(ignore_index=255), Accuracy(2, 255), Confusion(C, ignore_index=255), BitsPerCharacter(255)],
-    ids=["top1", "top2", "confusion", "bpc"],
+    [
+        Accuracy(ignore_index=255),
+        Accuracy(2, 255),
+        Confusion(C, ignore_index=255),
+        BitsPerCharacter(255),
+        Scores(ignore_index=255),
+        Scores(per_class=True, classes="abcd", ignore_index=255),
+    ],
+    ids=["top1", "top2", "confusion", "bpc", "scores", "each"],
 )
 def test_batches_of_any_size_give_the_numbers_of_the_whole_ragged_last_one_too(metric: Metric, size: int) -> None:
     output, target = example()
@@ -140,3 +159,87 @@ def test_bits_per_character_is_the_mean_negative_log2_of_the_true_symbols_probab
     assert metric.values(metric.sums(output, torch.tensor([0, 2]))) == pytest.approx({"bpc": (1 + 3) / 2})
     uniform = metric.sums(torch.zeros(5, 103).bfloat16(), torch.arange(5))
     assert metric.values(uniform) == pytest.approx({"bpc": math.log2(103)})
+
+
+@pytest.mark.parametrize("size", [1, 4, 10, 22])
+@pytest.mark.parametrize("metric", [MAE(), RMSE(), R2(), LabelAccuracy()], ids=lambda m: type(m).__name__)
+def test_numbers_too_measure_the_same_however_they_are_split(metric: Metric, size: int) -> None:
+    generator = torch.Generator().manual_seed(2)
+    output, target = torch.randn(2, N, 3, generator=generator) + 5
+    target = (target > 5).float() if isinstance(metric, LabelAccuracy) else target
+    whole = metric.values(metric.sums(output, target))
+    parts = [metric.sums(o, t) for o, t in zip(output.split(size), target.split(size), strict=True)]
+    assert metric.values(torch.stack(parts).sum(0)) == pytest.approx(whole, rel=1e-12)
+    assert set(whole) == set(metric.measures)
+
+
+def test_errors_of_numbers_are_what_the_formulas_give_by_hand() -> None:
+    output, target = torch.tensor([[1.0, 0], [2, 0], [4, 1]]), torch.tensor([[1.0, 3], [3, 3], [2, 3]])
+    found = {name: value for m in (MAE(), RMSE(), R2()) for name, value in m.values(m.sums(output, target)).items()}
+    # The second number is always 3: it has no variance to explain. Of the first, the targets vary by 2 and 5 is wrong.
+    assert found == pytest.approx({"mae": 11 / 6, "rmse": math.sqrt((5 + 9 + 9 + 4) / 6), "r2": 1 - 5 / 2})
+    labels = LabelAccuracy()
+    answers = labels.sums(torch.tensor([[1.0, -1], [1, 1]]), torch.tensor([[1, 0], [0, 1]]))
+    assert labels.values(answers) == {"accuracy": 0.75, "exact": 0.5}
+    for metric in (MAE(), RMSE(), R2(), labels):
+        assert metric.values(torch.zeros_like(metric.sums(output, target))) == {}
+
+
+def test_precision_recall_and_f1_are_worked_out_by_hand() -> None:
+    output, target = logits_for([0, 0, 1, 1, 1, 2], 4), torch.tensor([[0, 0, 0, 1, 1, 1]])
+    each = {0: (2 / 2, 2 / 3, 4 / 5), 1: (2 / 3, 2 / 3, 4 / 6), 2: (0, 0, 0)}  # the fourth is nowhere
+    scores = Scores(per_class=True, classes=["sea", "land", "lake", "ice"])
+    found = scores.values(scores.sums(output, target))
+    for place, name in enumerate(("precision", "recall", "f1")):
+        assert found[name] == pytest.approx(sum(numbers[place] for numbers in each.values()) / 3)
+        assert [found[f"{name}/{c}"] for c in ("sea", "land", "lake")] == pytest.approx(
+            [e[place] for e in each.values()]
+        )
+    assert "f1/ice" not in found
+    one = Scores(positive=1)
+    assert one.values(one.sums(output, target)) == pytest.approx({"precision": 2 / 3, "recall": 2 / 3, "f1": 2 / 3})
+    binary = Scores(positive=1)
+    total = binary.sums(torch.tensor([1.0, -1, 1]), torch.tensor([1.0, 1, 0]))
+    assert binary.values(total) == {"precision": 0.5, "recall": 0.5, "f1": 0.5}
+
+
+@pytest.mark.parametrize("wrong", [3, 7, -2])
+@pytest.mark.parametrize("left_out", [None, 255])
+def test_precision_tells_a_target_that_is_no_class(wrong: int, left_out: int | None) -> None:
+    with pytest.raises(DataError, match=f"targets hold {wrong}, but there are 3 classes"):
+        Scores(ignore_index=left_out).sums(logits_for([0, 1], 3), torch.tensor([[0, wrong]]))
+
+
+class Outsider:
+    """A metric as torchmetrics has them."""
+
+    def __init__(self, higher_is_better: bool | None, mapping: bool = False) -> None:
+        self.higher_is_better, self.mapping = higher_is_better, mapping
+        self.right = self.count = 0
+
+    def update(self, output: torch.Tensor, target: torch.Tensor) -> None:
+        self.right += int((output.argmax(1) == target).sum())
+        self.count += len(target)
+
+    def compute(self) -> object:
+        share = torch.tensor(self.right / self.count)
+        return {"share": share, "both": torch.stack((share, 1 - share))} if self.mapping else share
+
+    def reset(self) -> None:
+        self.right = self.count = 0
+
+
+def test_a_metric_with_update_compute_and_reset_takes_the_place_of_one_of_ours() -> None:
+    output, target = torch.eye(3), torch.tensor([0, 1, 0])
+    for higher, better in ((True, "max"), (False, "min"), (None, "max")):
+        metric = as_metric("own", Outsider(higher))
+        assert metric.measures == {"own": better}
+        for _ in range(2):  # nothing is left of the evaluation before
+            total = sum(metric.sums(o, t) for o, t in zip(output.split(2), target.split(2), strict=True))
+            assert metric.values(total) == {"own": pytest.approx(2 / 3)}  # type: ignore[arg-type]
+            assert metric.metric.count == 0  # type: ignore[attr-defined]
+    many = as_metric("own", Outsider(True, mapping=True))
+    found = many.values(many.sums(output, target))
+    assert found == pytest.approx({"own/share": 2 / 3, "own/both/0": 2 / 3, "own/both/1": 1 / 3})
+    with pytest.raises(ConfigError, match="^metrics: own is a dict, and no metric: .*update, compute and reset"):
+        as_metric("own", {})

@@ -13,12 +13,13 @@ Resume = Literal["never", "auto", "must"]
 RESUME_WORDS: tuple[Resume, ...] = get_args(Resume)
 
 FACTS = ("in_channels", "in_features", "image_size", "num_classes", "classes", "colors", "preprocess",
-         "vocab_size", "context", "ignore_index")  # fmt: skip
+         "vocab_size", "context", "ignore_index", "class_counts")  # fmt: skip
 """Every fact that a source may know. A model, task or loss that takes an argument of one of these names gets it from
 the data, unless the config sets it:
 
 - `in_channels` (int), `image_size` (height, width), `in_features` (int: the numbers in one input)
 - `num_classes` (int), `classes` (their names), `colors` (red, green, blue of each), `ignore_index` (label left out)
+- `class_counts` (int of each class: training samples, or pixels, of it), where the source knows it for free
 - `preprocess` (from a picture as read to what the model sees, and back)
 - `vocab_size`, `context` (int: symbols, and length of a text window)
 """

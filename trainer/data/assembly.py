@@ -119,6 +119,9 @@ def assemble(
         names = [sample.name for sample in part]
         return Memory(_taken(images, names), _taken(targets, names), names, preprocess, augment)
 
+    if words is None:
+        labels = Counter(sample.label for sample in train)
+        facts = {**facts, "class_counts": tuple(labels[index] for index in range(facts["num_classes"]))}
     facts = {**_picture_facts(preprocess), **facts, "preprocess": preprocess}
     told = [
         f"{kind}: {len(train)} training and {len(val)} validation pictures, {shape[0]}x{shape[1]} {settings.bands}",

@@ -82,6 +82,7 @@ def coast(
             "num_classes": len(CLASSES),
             "classes": CLASSES,
             "colors": COLORS,
+            "class_counts": tuple(int((train.targets == index).sum()) for index in range(len(CLASSES))),
             "preprocess": preprocess,
         },
         num_workers=num_workers,

@@ -44,6 +44,7 @@ def digits(num_workers: int = 0) -> Data:
             "in_features": 64,
             "num_classes": 10,
             "classes": tuple("0123456789"),
+            "class_counts": tuple(torch.bincount(labels[:cut], minlength=10).tolist()),
             "preprocess": preprocess,
         },
         num_workers=num_workers,

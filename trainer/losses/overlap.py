@@ -1,4 +1,4 @@
-"""Losses for classes that torch.nn has not: Dice, Dice with cross entropy, and focal.
+"""Losses for classes by their overlap or their ease: Dice, Dice with cross entropy, Tversky, Jaccard, focal.
 
 All take logits (N, C, ...) and int64 targets (N, ...), or, for two classes, one channel of logits (N, 1, ...) or
 (N, ...) with targets 0 and 1, integer or float, (N, ...). They give a scalar, in float32 where the logits have half
@@ -14,16 +14,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 
-class Dice(nn.Module):
-    """One minus the soft Dice coefficient: Milletari, Navab, Ahmadi, "V-Net", 2016, with plain sums as denominator.
-
-    With p the probabilities (softmax; sigmoid for one channel) and t the targets as 0 and 1, summed over the pixels of
-    one sample:
-
-        loss = 1 - mean over samples and classes of (2 sum(p t) + smooth) / (sum(p) + sum(t) + smooth)
+class _Overlap(nn.Module):
+    """One minus an index of overlap, the mean over samples and classes; what the index is, a subclass says.
 
     Args:
-        smooth: added above and below; a class that is neither there nor predicted has the coefficient 1.
+        smooth: added above and below; a class that is neither there nor predicted has the index 1.
         batch: sums over the pixels of the whole batch, as if it were one sample. Steadier where a class is in few
             samples, but the loss then depends on which samples share a batch.
         ignore_index: targets of this value are left out.
@@ -51,8 +46,69 @@ class Dice(nn.Module):
         if kept is not None:
             chances, truth = chances * kept.unsqueeze(1), truth * kept.unsqueeze(1)
         over = (0, 2) if self.batch else (2,)
-        common, sizes = (chances * truth).sum(over), chances.sum(over) + truth.sum(over)
-        return 1 - ((2 * common + self.smooth) / (sizes + self.smooth)).mean()
+        return 1 - self.index((chances * truth).sum(over), chances.sum(over), truth.sum(over)).mean()
+
+    def index(self, common: Tensor, chances: Tensor, truth: Tensor) -> Tensor:
+        """The index of each sample and class from sum(p t), sum(p) and sum(t)."""
+        raise NotImplementedError
+
+
+class Dice(_Overlap):
+    """One minus the soft Dice coefficient: Milletari, Navab, Ahmadi, "V-Net", 2016, with plain sums as denominator.
+
+    With p the probabilities (softmax; sigmoid for one channel) and t the targets as 0 and 1, summed over the pixels of
+    one sample:
+
+        loss = 1 - mean over samples and classes of (2 sum(p t) + smooth) / (sum(p) + sum(t) + smooth)
+
+    The arguments are those of every loss of overlap, see `_Overlap`.
+    """
+
+    def index(self, common: Tensor, chances: Tensor, truth: Tensor) -> Tensor:
+        return (2 * common + self.smooth) / (chances + truth + self.smooth)
+
+
+class Jaccard(_Overlap):
+    """One minus the soft Jaccard index, the intersection over union: Rahman, Wang, "Optimizing IoU", 2016.
+
+    loss = 1 - mean over samples and classes of (sum(p t) + smooth) / (sum(p) + sum(t) - sum(p t) + smooth)
+    """
+
+    def index(self, common: Tensor, chances: Tensor, truth: Tensor) -> Tensor:
+        return (common + self.smooth) / (chances + truth - common + self.smooth)
+
+
+class Tversky(_Overlap):
+    """One minus the Tversky index: Salehi, Erdogmus, Gholipour, "Tversky loss function for segmentation", 2017.
+
+        index = (sum(p t) + smooth) / (sum(p t) + alpha * sum(p (1 - t)) + beta * sum((1 - p) t) + smooth)
+
+    Args:
+        alpha: the weight of what is predicted and not there. beta: of what is there and not predicted; more than alpha
+            finds more of small regions. Both 0.5 is Dice with half its `smooth`, both 1 is Jaccard.
+        smooth, batch, ignore_index: see `_Overlap`.
+
+    Raises:
+        ValueError: alpha or beta below 0, or `smooth` not more than 0.
+    """
+
+    def __init__(
+        self,
+        alpha: float = 0.3,
+        beta: float = 0.7,
+        smooth: float = 1.0,
+        batch: bool = False,
+        ignore_index: int | None = None,
+    ) -> None:
+        super().__init__(smooth, batch, ignore_index)
+        for name, weight in (("alpha", alpha), ("beta", beta)):
+            if not weight >= 0:
+                raise ValueError(f"{name}: {weight} must be at least 0")
+        self.alpha, self.beta = alpha, beta
+
+    def index(self, common: Tensor, chances: Tensor, truth: Tensor) -> Tensor:
+        wrong = self.alpha * (chances - common) + self.beta * (truth - common)
+        return (common + self.smooth) / (common + wrong + self.smooth)
 
 
 class DiceCE(nn.Module):

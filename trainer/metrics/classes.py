@@ -1,58 +1,16 @@
-"""What is measured in evaluation: sums that add up over batches and processes, and the numbers made of their total."""
+"""Metrics of classes: accuracy, the confusion matrix and what follows from it, precision and recall, bits."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Literal, Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from trainer.errors import ConfigError, DataError
-
-Direction = Literal["min", "max"]
-
-
-class Metric(Protocol):
-    """A measure of outputs against targets that keeps no state.
-
-    `sums` looks at one batch; the sums of all batches are added, and `values` turns the total into numbers. Because
-    only sums are kept, the numbers depend neither on how the samples fall into batches nor on the number of processes.
-
-    Attributes:
-        measures: the names that `values` may give, and whether less (`min`) or more (`max`) is better.
-    """
-
-    @property
-    def measures(self) -> Mapping[str, Direction]: ...
-
-    def sums(self, output: Tensor, target: Tensor) -> Tensor: ...
-
-    def values(self, total: Tensor) -> dict[str, float]: ...
-
-
-def predicted(output: Tensor, target: Tensor) -> Tensor:
-    """The class of each target that an output stands for, int64, in the target's shape (N, ...).
-
-    `output` holds logits: (N, C, ...) for C classes, or (N, 1, ...) or (N, ...) for two classes, of which the second is
-    predicted where the logit is above 0 (a probability above one half).
-    """
-    if output.ndim == target.ndim:
-        return (output > 0).long()
-    return (output[:, 0] > 0).long() if output.shape[1] == 1 else output.argmax(1)
-
-
-def wide(sums: Tensor) -> Tensor:
-    """Float64, so that adding over many batches loses nothing; on the CPU where the device (MPS) has no float64."""
-    return sums.cpu().double() if sums.device.type == "mps" else sums.double()
-
-
-def weighed(mean: Tensor, samples: int) -> Tensor:
-    """A mean over some samples as a pair (sum, count), float64, that can be added to others."""
-    mean = wide(mean.detach())
-    return torch.stack((mean * samples, torch.full_like(mean, samples)))
+from trainer.metrics.base import Direction, predicted, wide
 
 
 class Accuracy:
@@ -155,6 +113,72 @@ class Confusion:
             "accuracy": right.sum().item() / total.sum().item(),
             **{f"iou/{name}": iou for name, iou in zip(shares, ious, strict=True)},
         }
+
+
+class Scores:
+    """`precision`, `recall` and `f1`: the mean over the classes, each class weighing the same (macro).
+
+    With T, P, I the targets, the predictions and the right answers of a class over the whole evaluation: precision
+    I / P, recall I / T, f1 2 I / (T + P). A share of nothing is 0; a class that is neither in a target nor predicted
+    has no value and is left out of the means. These are scikit-learn's numbers.
+
+    Args:
+        positive: measure this class alone, as usual with two classes, of which 1 is what is looked for.
+        per_class: give each class's own too, `f1/<class>` and so on.
+        classes: their names; numbers without.
+        ignore_index: targets of this value are left out.
+    """
+
+    def __init__(
+        self,
+        positive: int | None = None,
+        per_class: bool = False,
+        classes: Sequence[str] = (),
+        ignore_index: int | None = None,
+    ) -> None:
+        self.positive, self.per_class, self.ignore_index = positive, per_class, ignore_index
+        self.classes = class_names(classes, len(classes)) if classes else ()
+        names = ("precision", "recall", "f1")
+        self.measures: Mapping[str, Direction] = {
+            **dict.fromkeys(names, "max"),
+            **{f"{name}/{c}": "max" for c in self.classes for name in names if per_class},
+        }
+
+    def sums(self, output: Tensor, target: Tensor) -> Tensor:
+        """Output (N, C, ...) (or one channel: `predicted`) and target (N, ...) to int64 (3, C): T, P and I."""
+        size = 2 if output.ndim == target.ndim else max(output.shape[1], 2)
+        guess, true = predicted(output, target), target.long()
+        # Place 0 takes what is left out, and a class that does not exist is told for free; see `Confusion`.
+        guess, true = guess + 1, torch.where(target < 0, -1, true + 1)
+        if self.ignore_index is not None:
+            left_out = target == self.ignore_index
+            guess, true = guess.masked_fill(left_out, 0), true.masked_fill(left_out, 0)
+        right = true * (guess == true)
+        try:
+            counts = [part.flatten().bincount(minlength=size + 1) for part in (true, guess, right)]
+        except RuntimeError as error:
+            raise wrong_class(target, size, self.ignore_index) or error from error
+        if len(counts[0]) > size + 1:
+            raise wrong_class(target, size, self.ignore_index) or AssertionError(tuple(counts[0].shape))
+        return torch.stack([part[1:] for part in counts])
+
+    def values(self, total: Tensor) -> dict[str, float]:
+        each = {
+            index: (i / p if p else 0.0, i / t if t else 0.0, 2 * i / (t + p))
+            for index, (t, p, i) in enumerate(zip(*total.tolist(), strict=True))
+            if t + p
+        }
+        chosen = [numbers for index, numbers in each.items() if self.positive in (None, index)]
+        if not chosen:
+            return {}
+        names = ("precision", "recall", "f1")
+        columns = zip(names, zip(*chosen, strict=True), strict=True)
+        found = {name: math.fsum(column) / len(chosen) for name, column in columns}
+        if self.per_class:
+            for index, numbers in each.items():
+                called = self.classes[index] if index < len(self.classes) else index
+                found |= {f"{name}/{called}": value for name, value in zip(names, numbers, strict=True)}
+        return found
 
 
 class BitsPerCharacter:

@@ -1,24 +1,19 @@
-"""What one batch means: its loss in training, its sums and pictures in evaluation."""
+"""Tasks whose targets are classes: of a sample, of each pixel, of the next symbol."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from trainer.data.loader import samples_of
 from trainer.errors import ConfigError, DataError
-from trainer.metrics import Accuracy, BitsPerCharacter, Confusion, Direction, Metric, predicted, weighed, wrong_class
+from trainer.losses.fit import refuse, shown, taken_by
+from trainer.metrics import Accuracy, BitsPerCharacter, Confusion, Metric, predicted, wrong_class
 from trainer.records import Panel
-
-if TYPE_CHECKING:
-    from typing_extensions import Self
-
-Criterion = Callable[[Tensor, Tensor], Tensor]
-"""From output and target to the mean loss, a scalar: a torch loss, one of `trainer.losses`, or a function."""
+from trainer.tasks.base import Criterion, Supervised, unfit
 
 _GREY = (127, 127, 127)
 
@@ -29,141 +24,74 @@ class Restores(Protocol):
     def restore(self, x: Tensor, /) -> np.ndarray: ...
 
 
-class Task:
-    """The base of every task. A task of your own overrides `loss`, and `judge` where more than the loss is measured.
-
-    Attributes:
-        measures: what `summarise` may give, and whether less (`min`) or more (`max`) is better; names without `val/`.
-    """
-
-    measures: Mapping[str, Direction] = {"loss": "min"}
-
-    def loss(self, model: nn.Module, batch: Any) -> Tensor:
-        """The mean loss of the batch's samples, a scalar to call `backward` on."""
-        raise NotImplementedError(f"{type(self).__name__} has no loss(model, batch)")
-
-    def judge(self, model: nn.Module, batch: Any) -> dict[str, Tensor]:
-        """Sums that add up over batches and processes, float64 or int64. Called in eval mode, without gradients."""
-        return {"loss": weighed(self.loss(model, batch), samples_of(batch))}
-
-    def summarise(self, totals: dict[str, Tensor]) -> dict[str, float]:
-        """The metrics made of the totals of a whole evaluation: the mean of every (sum, count) of shape (2,)."""
-        pairs = {name: total.tolist() for name, total in totals.items() if total.shape == (2,)}
-        return {name: total / count for name, (total, count) in pairs.items() if count}
-
-    def panels(self, model: nn.Module, batch: Any, samples: list[str]) -> list[Panel]:
-        """What to show of a batch of a few validation samples, named by `samples`. Called like `judge`."""
-        return []
-
-    @property
-    def modules(self) -> dict[str, nn.Module]:
-        """The modules that the task holds, such as its criterion, by the names of its attributes."""
-        return {name: value for name, value in vars(self).items() if isinstance(value, nn.Module)}
-
-    def state_dict(self) -> dict[str, Any]:
-        """The state of the modules, such as a criterion with buffers; a part of the run."""
-        return {name: module.state_dict() for name, module in self.modules.items()}
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        for name, value in state.items():
-            getattr(self, name).load_state_dict(value)
-
-    def to(self, device: torch.device) -> Self:
-        """Moves to the device whatever this task holds that can move: criterion, metrics, tensors."""
-        for name, value in vars(self).items():
-            setattr(self, name, _moved(value, device))
-        return self
-
-
-class Supervised(Task):
-    """Batches (input, target), a criterion between `model(input)` and target, and metrics. As it stands: regression.
-
-    A model that returns a tuple or a list means its first entry, one that returns a dictionary means `"out"`.
-    The loss of an evaluation is the mean over its batches, weighed by their samples.
-
-    Args:
-        criterion: the built loss.
-        metrics: further metrics by name. The names in their `measures` must be new.
-
-    Raises:
-        ValueError: two metrics give the same name.
-    """
-
-    def __init__(self, criterion: Criterion, metrics: Mapping[str, Metric] | None = None) -> None:
-        self.criterion = criterion
-        self.metrics: dict[str, Metric] = {}
-        self.measures = {"loss": "min"}
-        self._measure(metrics or {})
-
-    def _measure(self, metrics: Mapping[str, Metric]) -> None:
-        for name, metric in metrics.items():
-            twice = sorted(set(metric.measures) & set(self.measures))
-            if name in self.metrics or name == "loss" or twice:
-                raise ValueError(f"metrics: {name} gives {', '.join(twice) or name}, which this task measures already")
-            self.metrics[name] = metric
-            self.measures = {**self.measures, **metric.measures}
-
-    def outputs(self, model: nn.Module, batch: Any) -> tuple[Tensor, Tensor]:
-        """Output and target in the form that the criterion and the metrics get them."""
-        inputs, target = batch
-        return tensor_of(model(inputs)), target
-
-    def loss(self, model: nn.Module, batch: Any) -> Tensor:
-        return self._score(*self.outputs(model, batch))
-
-    def judge(self, model: nn.Module, batch: Any) -> dict[str, Tensor]:
-        output, target = self.outputs(model, batch)
-        sums = {"loss": weighed(self._score(output, target), samples_of(batch))}
-        return sums | {name: metric.sums(output, target) for name, metric in self.metrics.items()}
-
-    def summarise(self, totals: dict[str, Tensor]) -> dict[str, float]:
-        values = super().summarise({"loss": totals["loss"]})
-        for name, metric in self.metrics.items():
-            values |= metric.values(totals[name])
-        return values
-
-    def _score(self, output: Tensor, target: Tensor) -> Tensor:
-        loss = self.criterion(output, target)
-        if loss.ndim:
-            raise ConfigError(
-                f"loss: it gives a tensor of shape {tuple(loss.shape)}, not one number; set reduction: mean"
-            )
-        return loss
-
-
 class _Labelled(Supervised):
     """What classification, segmentation and language share: a target is one of several classes."""
 
-    def __init__(self, criterion: Criterion, ignore_index: int | None, metrics: Mapping[str, Metric] | None) -> None:
-        super().__init__(criterion, metrics)
+    def __init__(
+        self,
+        criterion: Criterion,
+        ignore_index: int | None,
+        metrics: Mapping[str, Any] | None,
+        l1: float,
+        l2: float,
+    ) -> None:
+        super().__init__(criterion, metrics, l1, l2)
         self.ignore_index = ignore_index
-        binary = isinstance(criterion, nn.BCEWithLogitsLoss)
-        left_out = None if binary else getattr(criterion, "ignore_index", ignore_index)
+        self._soft = False  # whether the targets of the batch are probabilities
+        self._probable = not isinstance(criterion, nn.BCELoss)  # whether outputs were seen to be what it takes
+        without = bool(taken_by(criterion)) and not hasattr(criterion, "ignore_index")
+        left_out = None if without else getattr(criterion, "ignore_index", ignore_index)
         if ignore_index is not None and left_out != ignore_index:
-            remedy = "use loss=focal, dice or dice_ce" if binary else f"set loss.ignore_index={ignore_index}"
+            remedy = "use loss=focal, dice or dice_ce" if without else f"set loss.ignore_index={ignore_index}"
             raise ValueError(
                 f"ignore_index: {ignore_index}, but {type(criterion).__name__} leaves out {left_out}; {remedy}"
             )
 
     def outputs(self, model: nn.Module, batch: Any) -> tuple[Tensor, Tensor]:
-        """Logits (N, C, ...) and int64 target (N, ...); with one channel, logits and float target, both (N, ...)."""
+        """Logits (N, C, ...) and int64 target (N, ...); with one channel, logits and float target, both (N, ...).
+
+        Where the data gives a probability for each class, the target is float and of the output's shape.
+        """
         output, target = super().outputs(model, batch)
+        self._soft = target.is_floating_point() and target.shape == output.shape and output.shape[1:2] > (1,)
+        if self._soft:
+            refuse(self.criterion, "soft", output, target)
+            return output, target
         if output.ndim < 2 or target.shape != output.shape[:1] + output.shape[2:]:
-            raise _unfit(output, target, "(N, classes, ...)", "(N, ...)")
+            raise unfit(output, target, "(N, classes, ...)", "(N, ...)")
+        return self._fit(output, target)
+
+    def _fit(self, output: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
         if output.shape[1] == 1:
-            self._refuse(nn.CrossEntropyLoss, "two or more channels, one for each class", 1)
+            refuse(self.criterion, "binary", output, target)
             return output.squeeze(1), target.float()
-        self._refuse(nn.BCEWithLogitsLoss, "one channel", output.shape[1])
+        refuse(self.criterion, "classes", output, target)
         if target.is_floating_point():
             raise DataError(f"data: targets are {target.dtype}; they must be class indices, integers")
         return output, target.long()
 
-    def _refuse(self, loss: type[nn.Module], needs: str, channels: int) -> None:
-        if isinstance(self.criterion, loss):
-            raise ConfigError(
-                f"loss: {loss.__name__} needs a model output of {needs}, and this model gives {channels}; "
-                f"use loss={'bce' if channels == 1 else 'cross_entropy'}, or set model.num_classes"
-            )
+    def given(self, output: Tensor, target: Tensor) -> tuple[Tensor, ...]:
+        """torch's losses that take something else than logits and labels get it."""
+        if isinstance(self.criterion, (nn.NLLLoss, nn.KLDivLoss)):  # of logarithms of probabilities it changes nothing
+            return output.log_softmax(1), target
+        if isinstance(self.criterion, nn.SoftMarginLoss):
+            return output, target * 2 - 1
+        if isinstance(self.criterion, nn.MultiMarginLoss) and output.ndim > 2:
+            return output.movedim(1, -1).flatten(0, -2), target.flatten()
+        if not self._probable:
+            self._probable = bool(((output >= 0) & (output <= 1)).all())
+            if not self._probable:
+                raise ConfigError(
+                    f"loss: BCELoss needs probabilities, from 0 to 1, and this model gives {output.min():.3g} to "
+                    f"{output.max():.3g} in {shown(output)}; use loss=bce, which takes logits"
+                )
+        return output, target
+
+    def measured(self, output: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits, and class indices int64; the most probable class where the target is a probability for each."""
+        if isinstance(self.criterion, nn.BCELoss):
+            output = output.logit()
+        return output, target.argmax(1) if self._soft else target
 
     def _score(self, output: Tensor, target: Tensor) -> Tensor:
         try:
@@ -171,7 +99,7 @@ class _Labelled(Supervised):
         except (IndexError, RuntimeError, ValueError) as error:
             # Only now, so that a good batch pays nothing. A CUDA device that has failed can no longer be asked.
             classes = output.shape[1] if output.ndim > target.ndim else 2
-            wrong = None if target.is_cuda else wrong_class(target, classes, self.ignore_index)
+            wrong = None if target.is_cuda or self._soft else wrong_class(target, classes, self.ignore_index)
             if wrong is None:
                 raise
             raise wrong from error
@@ -186,6 +114,7 @@ class Classification(_Labelled):
         preprocess: how the pictures were made ready, to show them as they were; without it each is stretched to 0..255.
         ignore_index: samples of this label are left out.
         metrics: further metrics by name, e.g. `top5: {_target_: trainer.metrics.Accuracy, k: 5}`.
+        l1, l2: penalties on the weights, see `Supervised`.
 
     Raises:
         ValueError: two metrics give the same name, or the criterion leaves out another label.
@@ -197,9 +126,11 @@ class Classification(_Labelled):
         classes: Sequence[str] = (),
         preprocess: Restores | None = None,
         ignore_index: int | None = None,
-        metrics: Mapping[str, Metric] | None = None,
+        metrics: Mapping[str, Any] | None = None,
+        l1: float = 0.0,
+        l2: float = 0.0,
     ) -> None:
-        super().__init__(criterion, ignore_index, None)
+        super().__init__(criterion, ignore_index, None, l1, l2)
         self._measure({"accuracy": Accuracy(ignore_index=ignore_index)})
         self.measures = {**self.measures, "error": "min"}
         self._measure(metrics or {})
@@ -213,7 +144,7 @@ class Classification(_Labelled):
         """Each picture with its true class, the predicted one and that one's probability. None for other inputs."""
         if not _pictures(batch[0]):
             return []
-        output, target = self.outputs(model, batch)
+        output, target = self.measured(*self.outputs(model, batch))
         output = output.float() if output.ndim == 2 else torch.stack((torch.zeros_like(output), output), 1).float()
         chances, guesses = output.softmax(1).max(1)
         shown = zip(samples, batch[0], target.tolist(), guesses.tolist(), chances.tolist(), strict=True)
@@ -246,6 +177,7 @@ class Segmentation(_Labelled):
         ignore_index: pixels of this label are left out. The true mask of a panel shows them in grey as a class of their
             own, `ignore`, after the last.
         metrics: further metrics by name.
+        l1, l2: penalties on the weights, see `Supervised`.
 
     Raises:
         ValueError: names or colors do not fit the number of classes, two metrics give the same name, or the criterion
@@ -260,9 +192,11 @@ class Segmentation(_Labelled):
         colors: Sequence[Sequence[int]] = (),
         preprocess: Restores | None = None,
         ignore_index: int | None = None,
-        metrics: Mapping[str, Metric] | None = None,
+        metrics: Mapping[str, Any] | None = None,
+        l1: float = 0.0,
+        l2: float = 0.0,
     ) -> None:
-        super().__init__(criterion, ignore_index, None)
+        super().__init__(criterion, ignore_index, None, l1, l2)
         self.confusion = Confusion(num_classes, classes, ignore_index)
         if len(colors) not in (0, self.confusion.num_classes):
             raise ValueError(f"colors: {len(colors)} colors for num_classes={self.confusion.num_classes}")
@@ -274,7 +208,7 @@ class Segmentation(_Labelled):
         """Each picture with its true and its predicted mask. None for other inputs, or above 255 classes."""
         if not _pictures(batch[0]) or self.confusion.num_classes > 255:
             return []
-        output, target = self.outputs(model, batch)
+        output, target = self.measured(*self.outputs(model, batch))
         classes, colors, true = self.confusion.classes, self.colors, target.long()
         if self.ignore_index is not None:
             true = true.masked_fill(true == self.ignore_index, len(classes))
@@ -308,6 +242,7 @@ class LanguageModel(_Labelled):
         criterion: the built loss.
         ignore_index: places with this target (padding) are left out.
         metrics: further metrics by name.
+        l1, l2: penalties on the weights, see `Supervised`.
 
     Raises:
         ValueError: two metrics give the same name, or the criterion leaves out another label.
@@ -317,9 +252,11 @@ class LanguageModel(_Labelled):
         self,
         criterion: Criterion,
         ignore_index: int | None = None,
-        metrics: Mapping[str, Metric] | None = None,
+        metrics: Mapping[str, Any] | None = None,
+        l1: float = 0.0,
+        l2: float = 0.0,
     ) -> None:
-        super().__init__(criterion, ignore_index, None)
+        super().__init__(criterion, ignore_index, None, l1, l2)
         own: dict[str, Metric] = {"bpc": BitsPerCharacter(ignore_index), "accuracy": Accuracy(1, ignore_index)}
         self._measure({**own, **(metrics or {})})
 
@@ -327,38 +264,8 @@ class LanguageModel(_Labelled):
         """Logits (N * T, V) and int64 target (N * T)."""
         output, target = Supervised.outputs(self, model, batch)
         if output.ndim != 3 or target.shape != output.shape[:2]:
-            raise _unfit(output, target, "(N, T, symbols)", "(N, T)")
-        return output.flatten(0, 1), target.flatten().long()
-
-
-def tensor_of(output: Any) -> Tensor:
-    """The tensor meant by what a model returned: itself, the first of a tuple or list, or the `out` of a dictionary."""
-    found = output
-    if isinstance(found, Mapping) and "out" in found:
-        found = found["out"]
-    elif isinstance(found, (tuple, list)) and found:
-        found = found[0]
-    if isinstance(found, Tensor):
-        return found
-    what = f"a dictionary of {', '.join(map(repr, found))}" if isinstance(found, Mapping) else type(found).__name__
-    raise ConfigError(
-        f"model: it returns {what}; it must return a tensor, a tuple that starts with one, or a dictionary with 'out' "
-        "(or write a Task of your own)"
-    )
-
-
-def _unfit(output: Tensor, target: Tensor, out: str, of: str) -> ConfigError:
-    return ConfigError(
-        f"model: its output of shape {tuple(output.shape)} does not fit the target of shape {tuple(target.shape)}; "
-        f"{out} and {of} are needed"
-    )
-
-
-def _moved(value: Any, device: torch.device) -> Any:
-    if isinstance(value, dict):
-        return {key: _moved(entry, device) for key, entry in value.items()}
-    move = getattr(value, "to", None)
-    return move(device) if callable(move) else value
+            raise unfit(output, target, "(N, T, symbols)", "(N, T)")
+        return self._fit(output.flatten(0, 1), target.flatten())
 
 
 def _pictures(inputs: Any) -> bool:
