@@ -129,7 +129,7 @@ class MuonWithAdamW(Optimizer):
         adamw_names: Sequence[str] = (),
     ) -> None:
         if not hasattr(torch.optim, "Muon"):
-            raise ConfigError(f"Muon comes with torch 2.9, and this is torch {torch.__version__}")
+            raise ConfigError(f"optimizer: Muon comes with torch 2.9, and this is torch {torch.__version__}")
         matrices, rest = _split(params, adamw_names)
         shared: dict[str, Any] = {"lr": lr, "weight_decay": weight_decay}
         moves: dict[str, Any] = {"momentum": momentum, "nesterov": nesterov, "ns_steps": ns_steps}
@@ -162,7 +162,9 @@ def _split(params: Iterable[Any], patterns: Sequence[str]) -> tuple[list[Any], l
 
     matrices = [entry for entry in entries if for_muon(*entry)]
     if not matrices:
-        raise ConfigError("Muon trains matrices, and this model has none but embeddings; use optimizer=adamw")
+        raise ConfigError(
+            "optimizer: Muon trains matrices, and this model has none but embeddings; use optimizer=adamw"
+        )
     return matrices, [entry for entry in entries if not for_muon(*entry)]
 
 

@@ -33,7 +33,7 @@ class SparseAdam(torch.optim.SparseAdam):
             dense = [name for name, _ in params if not getattr(params.owners[name], "sparse", False)]
             if dense:
                 raise ConfigError(
-                    f"SparseAdam takes only sparse gradients, and those of {len(dense)} of {len(params)} weights "
-                    f"are dense ({dense[0]}, ...); use optimizer=adam, or embeddings with sparse=True and nothing else"
+                    f"optimizer: SparseAdam takes only sparse gradients, and those of {len(dense)} of {len(params)} "
+                    f"weights are dense ({dense[0]}, ...); use optimizer=adam, or embeddings with sparse=True alone"
                 )
         super().__init__(params, lr, betas, eps)
