@@ -9,9 +9,10 @@ from typing import Any
 
 import torch
 from omegaconf import OmegaConf
+from torch import nn
 from torch.optim import Optimizer
 
-from tests.small import Regression, StopAt, make_trainer, network, newest, recorder_of
+from tests.small import Regression, StopAt, make_trainer, newest, recorder_of
 from trainer import _hydra
 from trainer.checkpoint import Checkpoints
 from trainer.ema import Ema
@@ -45,9 +46,17 @@ def node_of(name: str) -> dict[str, Any]:
     return node
 
 
+def convolutional() -> nn.Module:
+    """A small network of all kinds of weights, those of the convolution in another memory format, as on a GPU."""
+    torch.manual_seed(0)
+    layers = [nn.Linear(3, 12), nn.Unflatten(1, (3, 2, 2)), nn.Conv2d(3, 4, 2, padding=1), nn.BatchNorm2d(4), nn.ReLU()]
+    model = nn.Sequential(*layers, nn.Dropout(0.2), nn.AvgPool2d(3), nn.Flatten(), nn.Linear(4, 1))
+    return model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+
 def build(node: dict[str, Any], *, stop: int = 0, **options: Any) -> Trainer:
     """A small training with that optimizer; a signal comes in the micro-batch `stop`."""
-    model = network()
+    model = convolutional()
 
     def optimizer(_: Any) -> Optimizer:
         made: Optimizer = _hydra.instantiate(node, "optimizer", params=trainable(model))

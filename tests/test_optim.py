@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import copy
 import itertools
-import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -16,12 +14,13 @@ import pytest
 import torch
 from torch import nn
 
+import trainer.optim
 from tests.catalogue import node_of
 from trainer import _hydra, schedules
 from trainer.errors import ConfigError
 from trainer.optim import MuonWithAdamW, SparseAdam, trainable
+from trainer.signatures import misfits
 
-ROOT = Path(__file__).resolve().parents[1]
 STEPS = 8  # at the sixth RAdam begins to adapt
 Array = Any
 Steps = Iterator[Array]
@@ -210,7 +209,7 @@ def swats(w: Array, c: Any) -> Steps:
 def lookahead(w: Array, c: Any) -> Steps:
     """Zhang et al. 2019, algorithm 1, around AdamW, whose averages go on as they are."""
     slow, box = w, SimpleNamespace(w=w)
-    inner = adamw_in(box, SimpleNamespace(**c.base))
+    inner = adamw_in(box, SimpleNamespace(**c.base | {"lr": c.lr}))
     for t in itertools.count(1):
         next(inner)
         if t % c.k == 0:
@@ -252,6 +251,7 @@ CASES: list[tuple[str, Callable[[Array, Any], Steps], dict[str, Any]]] = [
     ("swats", swats, {"weight_decay": 0.01}),
     ("swats", swats, {"eps": 0.3, "lr": 0.1}),  # switches within a few steps
     ("lookahead", lookahead, {"k": 3}),
+    ("lookahead", lookahead, {"lr": 0.05, "k": 2, "alpha": 0.8}),
 ]
 
 
@@ -363,15 +363,16 @@ def test_a_value_out_of_range_is_told_by_its_key(name: str, changes: dict[str, A
     assert told in str(caught.value)
 
 
-def test_without_pytorch_optimizer_what_to_install_is_told() -> None:
-    code = (
-        "import sys; sys.modules['pytorch_optimizer'] = None\n"
-        "from trainer.overrides import check\n"
-        "from trainer.errors import ConfigError\n"
-        "check(['optimizer=muon', 'experiment=digits'])\n"
-        "try: check(['optimizer=adabound', 'experiment=digits'])\n"
-        "except ConfigError as error: print(error)"
-    )
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
-    assert "optimizer: trainer.optim.extra.AdaBound cannot be imported" in done.stdout
-    assert "pytorch_optimizer is not installed; pip install 'wandb-trainer[optim]'" in done.stdout
+def test_without_pytorch_optimizer_what_to_install_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pytorch_optimizer", None)
+    monkeypatch.delitem(sys.modules, "trainer.optim.extra", raising=False)
+    monkeypatch.delattr(trainer.optim, "extra", raising=False)
+    (told,) = misfits("optimizer", node_of("adabound"), ("params",))
+    assert told.startswith("optimizer: trainer.optim.extra.AdaBound cannot be imported: pytorch_optimizer is not ")
+    assert "installed; pip install 'wandb-trainer[optim]'" in told
+    assert misfits("optimizer", node_of("muon"), ("params",)) == []
+
+
+def test_an_argument_that_pytorch_optimizer_would_take_and_ignore_is_refused() -> None:
+    (told,) = misfits("optimizer", node_of("adabound") | {"gama": 1}, ("params",))
+    assert told == "optimizer.gama: trainer.optim.extra.AdaBound takes no such argument; did you mean gamma?"

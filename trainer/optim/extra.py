@@ -39,8 +39,12 @@ class SWATS(_strict(theirs.SWATS)):  # type: ignore[misc]
     """Adam that switches to SGD when SGD's learning rate has become clear (Keskar and Socher 2017, arXiv:1712.07628).
 
     pytorch_optimizer writes that rate to `group["lr"]`, where the next move of any schedule, a constant one too,
-    overwrites it. Here it is kept as a ratio to the scheduled rate.
+    overwrites it. Here it is kept as a ratio to the scheduled rate. And its loop over single weights refuses those of
+    convolutions in the memory format channels_last, which its computation over lists takes.
     """
+
+    def __init__(self, params: Iterable[Any], **settings: Any) -> None:
+        super().__init__(params, **{"foreach": True, **settings})
 
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         scheduled = [group["lr"] for group in self.param_groups]
