@@ -75,10 +75,11 @@ def put_to_the_test(name: str, folder: Path) -> dict[str, bool]:
     """
     node = node_of(name)
     whole = build(node, folder=folder / "whole")
-    before = whole.evaluate().metrics["val/loss"]
+    before, start = whole.evaluate().metrics["val/loss"], [p.detach().clone() for p in whole.model.parameters()]
     whole.fit()
     after = [row["val/loss"] for row, _ in recorder_of(whole).evaluations]
-    held = {"constructs": True, "trains": min(after) < before}
+    moved = [not torch.equal(p, old) for p, old in zip(whole.model.parameters(), start, strict=True) if p.ndim > 1]
+    held = {"constructs": True, "trains": all(moved) and min(after) < before}
     held["resumes bit for bit"] = cut(node, folder / "cut") == newest(folder / "whole")
     held["loads with weights_only"] = loads(folder / "cut")
     build(node, folder=folder / "all", **TOGETHER).fit()

@@ -276,6 +276,7 @@ def test_swats_has_switched_in_the_case_that_is_there_to_switch_and_follows_the_
     optimizer = _hydra.instantiate(node_of("swats") | {"eps": 0.3, "lr": 0.1}, "optimizer", params=[weight])
     (group,) = optimizer.param_groups
     for step in range(STEPS):
+        assert group["lr"] == 0.1
         if step == STEPS - 1:
             group["lr"] = 0.0  # what a schedule may do at the end of a run
             before = weight.detach().clone()
@@ -283,6 +284,26 @@ def test_swats_has_switched_in_the_case_that_is_there_to_switch_and_follows_the_
         optimizer.step()
     assert group["phase"] == "sgd"
     assert torch.equal(weight, before)
+
+
+# What sets a file apart from others of the same target.
+APART = [
+    ("sgd", {"momentum": 0, "nesterov": False, "weight_decay": 0}),
+    ("momentum", {"momentum": 0.9, "nesterov": False, "weight_decay": 0}),
+    ("nag", {"momentum": 0.9, "nesterov": True, "weight_decay": 0}),
+    ("sgd_cv", {"momentum": 0.9, "nesterov": True, "weight_decay": 5e-4}),
+    ("adam", {"amsgrad": False, "weight_decay": 0}),
+    ("amsgrad", {"amsgrad": True}),
+    ("adamw", {"betas": [0.9, 0.999], "weight_decay": 0.01}),
+    ("adamw_transformer", {"betas": [0.9, 0.95], "weight_decay": 0.1}),
+    ("adabound", {"ams_bound": False}),
+    ("amsbound", {"ams_bound": True}),
+]
+
+
+@pytest.mark.parametrize(("name", "values"), APART, ids=[name for name, _ in APART])
+def test_a_file_holds_what_its_name_says(name: str, values: dict[str, Any]) -> None:
+    assert node_of(name).items() >= values.items()
 
 
 # --------------------------------------------------------------------------------------------------------- our own
@@ -333,7 +354,10 @@ def test_muon_goes_on_from_its_state_with_both_learning_rates_driven() -> None:
 
 
 def test_muon_refuses_a_model_without_matrices_and_a_pattern_that_matches_nothing() -> None:
-    with pytest.raises(ConfigError, match="^optimizer: Muon trains matrices, and this model has none but embeddings"):
+    with pytest.raises(
+        ConfigError,
+        match="^optimizer: Muon trains the matrices of hidden layers, and this model has none; use optimizer=adamw",
+    ):
         MuonWithAdamW(trainable(nn.Sequential(nn.Embedding(3, 2), nn.Conv1d(2, 2, 3))))
     with pytest.raises(ConfigError, match=r"^adamw_names: 'haed\.\*' matches no weight; they are called 0\.weight"):
         MuonWithAdamW(trainable(words()), adamw_names=["haed.*"])

@@ -163,7 +163,7 @@ def _split(params: Iterable[Any], patterns: Sequence[str]) -> tuple[list[Any], l
     matrices = [entry for entry in entries if for_muon(*entry)]
     if not matrices:
         raise ConfigError(
-            "optimizer: Muon trains matrices, and this model has none but embeddings; use optimizer=adamw"
+            "optimizer: Muon trains the matrices of hidden layers, and this model has none; use optimizer=adamw"
         )
     return matrices, [entry for entry in entries if not for_muon(*entry)]
 
