@@ -376,9 +376,9 @@ def test_sparse_adam_takes_sparse_embeddings_alone_and_says_which_weight_is_dens
         ("adamw_uncorrected", {"lr": -1}, "optimizer.lr: -1 must be at least 0"),
         ("adamw_uncorrected", {"betas": [0.9, 1.5]}, "optimizer.betas: [0.9, 1.5] must be at least 0 and less than 1"),
         ("muon", {"lr": -1}, "Learning rate should be >= 0 but is: -1"),
-        ("adabound", {"lr": -1}, "optimizer"),
+        ("adabound", {"lr": -1}, "optimizer.lr: -1 must be at least 0"),
         ("lookahead", {"lr": -1}, "Invalid learning rate: -1"),
-        ("lookahead", {"k": 0}, "optimizer"),
+        ("lookahead", {"k": 0}, "optimizer: k must be positive"),
     ],
 )
 def test_a_value_out_of_range_is_told_by_its_key(name: str, changes: dict[str, Any], told: str) -> None:

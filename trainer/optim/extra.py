@@ -18,7 +18,14 @@ def _strict(made: Any) -> Any:
     """The same optimizer; its signature names all that it reads, while pytorch_optimizer takes any word in silence."""
     signature = inspect.signature(made)
     read = [p for p in signature.parameters.values() if p.kind is not p.VAR_KEYWORD]
-    return type(made.__name__, (made,), {"__module__": __name__, "__signature__": signature.replace(parameters=read)})
+    own = {"__module__": __name__, "__signature__": signature.replace(parameters=read)}
+    return type(made.__name__, (made,), {**own, "validate_learning_rate": staticmethod(_check_rate)})
+
+
+def _check_rate(lr: float) -> None:
+    """In place of theirs, whose error is of a kind of its own."""
+    if not lr >= 0:
+        raise ValueError(f"lr: {lr} must be at least 0")
 
 
 AdaBelief = _strict(theirs.AdaBelief)
