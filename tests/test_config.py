@@ -34,14 +34,14 @@ def told(*words: str) -> list[str]:
 # Words of a command line that Hydra, or what stands in a file, refuses; and what the message must hold.
 REFUSED = [
     ("optimzer=sgd", "optimzer: there is no such key; did you mean optimizer?"),
-    ("optimizer=sdg", "optimizer: there is no 'sdg'; did you mean sgd? known: adagrad, adam, adamw"),
+    ("optimizer=sdg", "optimizer: there is no 'sdg'; did you mean sgd? known: adabelief, adabound, adadelta"),
     ("model=transfromer", "model: there is no 'transfromer'; did you mean transformer?"),
     ("experiment=coats", "experiment: there is no 'coats'; did you mean coast?"),
     ("epoch=3", "epoch: there is no such key; did you mean epochs?"),
     ("optimizer.lrr=1", "optimizer.lrr: torch.optim.AdamW takes no such argument; did you mean lr?"),
     ("optimzer.lr=1", "optimzer.lr: there is no such key; did you mean optimizer.lr?"),
     ("model.width=3", "model.width: trainer.models.UNet takes no such argument; did you mean widths?"),
-    ("optimizer.amsgrad=true", "optimizer.amsgrad: is not in the file of optimizer; type +optimizer.amsgrad=true"),
+    ("optimizer.maximize=true", "optimizer.maximize: is not in the file of optimizer; type +optimizer.maximize=true"),
     ("epochs.x=3", "epochs.x: epochs is a value and has nothing below it"),
     ("+epochs=3", "epochs: is there already; type epochs=3 without +"),
     ("epochs", "epochs: a value is given with =; type epochs=VALUE"),
@@ -209,7 +209,7 @@ def test_what_is_taken_away_is_told() -> None:
 
 def test_nesterov_without_momentum_is_told_before_training() -> None:
     assert "optimizer: Nesterov momentum requires a momentum and zero dampening" in told(
-        "optimizer=sgd", "optimizer.momentum=0"
+        "optimizer=nag", "optimizer.momentum=0"
     )
 
 

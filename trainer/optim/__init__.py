@@ -1,20 +1,24 @@
-"""Parameters as an optimizer takes them."""
+"""Parameters as an optimizer takes them, and the optimizers that torch has not."""
 
 from __future__ import annotations
 
-import torch
 from torch import nn
 
 from trainer.errors import ConfigError
+from trainer.optim.own import SGDW, AdamWUncorrected, MuonWithAdamW
+from trainer.optim.parameters import Trainable
+from trainer.optim.sparse import SparseAdam
+
+__all__ = ["SGDW", "AdamWUncorrected", "MuonWithAdamW", "SparseAdam", "Trainable", "trainable"]
 
 
-def trainable(model: nn.Module) -> list[tuple[str, torch.nn.Parameter]]:
+def trainable(model: nn.Module) -> Trainable:
     """The named parameters that require a gradient, each once; names go into the optimizer's state.
 
     Raises:
         ConfigError: there are none.
     """
-    found = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
+    found = Trainable(model)
     if not found:
         raise ConfigError(f"model: {type(model).__name__} has no parameter that requires a gradient")
     return found
