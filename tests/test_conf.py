@@ -25,7 +25,7 @@ NEEDS_ROOT = ("image_folder", "image_mask_folder")
 
 # Files that are there to differ from the defaults of their target.
 VARIANTS = ("model/unet_small", "clip/norm", "clip/value", "ema/ema", "early_stopping/none", "precision/bfloat16",
-            "precision/float16", "warmup/none", "wandb/none", "debug/quick")  # fmt: skip
+            "precision/float16", "warmup/none", "wandb/none", "debug/quick", "scheduler/sequential", "scheduler/chained")  # fmt: skip
 
 
 def words(group: str, name: str) -> list[str]:

@@ -184,7 +184,7 @@ def test_a_setting_out_of_range_is_refused_by_its_name(make: Callable[[Optimizer
 
 @pytest.mark.parametrize("every", ["5", "soon"])
 def test_a_step_without_a_unit_is_refused_by_its_key(every: str) -> None:
-    with pytest.raises(ConfigError, match=r"^scheduler\.every: "):
+    with pytest.raises(ConfigError, match=r"^every: "):
         schedules.step(optimizer_of(), 4, 10, every=every)
 
 
@@ -250,7 +250,7 @@ def test_the_simulated_curve_is_what_a_training_logs_at_every_step(name: str, wa
     assert (trainer.steps, trainer.steps_per_epoch) == (STEPS, PER_EPOCH)
     trainer.fit()
     logged = [row["lr"] for row in recorder_of(trainer).got]
-    assert logged == simulate(make, [LR], STEPS, PER_EPOCH)[0]
+    assert logged == simulate(make, optimizer_of(), STEPS, PER_EPOCH).lrs[0]
 
 
 def test_each_group_is_simulated_and_logged_by_its_name() -> None:
@@ -263,7 +263,7 @@ def test_each_group_is_simulated_and_logged_by_its_name() -> None:
 
     trainer = make_trainer(optimizer=groups, schedule=make)
     trainer.fit()
-    curves = simulate(make, [0.01, LR], STEPS, PER_EPOCH)
+    curves = simulate(make, optimizer_of(0.01, LR), STEPS, PER_EPOCH).lrs
     assert [row["lr/first"] for row in recorder_of(trainer).got] == curves[0]
     assert [row["lr/1"] for row in recorder_of(trainer).got] == curves[1]
 
