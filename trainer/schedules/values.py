@@ -34,7 +34,7 @@ def greedy(
     patience: int = 10,
     threshold: float = 1e-6,
     cooldown: int = 0,
-    warmup: int = 0,
+    settle: int = 0,
     min_lr: float | None = None,
     max_lr: float | None = None,
     window: int = 1,
@@ -44,7 +44,7 @@ def greedy(
 
     Args:
         factor: less than 1. patience: evaluations in a row before a move. threshold: what counts as better.
-        cooldown, warmup: evaluations without a move after a fall, after a rise.
+        cooldown, settle: evaluations without a move after a fall, after a rise.
         min_lr, max_lr: bounds; a hundredth and ten times the learning rate unless given.
         window: evaluations whose mean counts. reset: falls at the lowest rate after which all begins anew.
     """
@@ -54,7 +54,7 @@ def greedy(
     lrs = [float(group["lr"]) for group in optimizer.param_groups]
     low = [lr / 100 if min_lr is None else min_lr for lr in lrs]
     high = [lr * 10 if max_lr is None else max_lr for lr in lrs]
-    made = Greedy(optimizer, 1 if mode == "max" else -1, factor, patience, threshold, (cooldown, warmup), low, high,
+    made = Greedy(optimizer, 1 if mode == "max" else -1, factor, patience, threshold, (cooldown, settle), low, high,
                   window, reset)  # fmt: skip
     return Schedule(made, "value")
 
