@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import warnings
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
@@ -196,8 +195,7 @@ def shaped(
 ) -> Schedule:
     """A schedule of a formula: the factor of each group by the moves done; `shape_of` knows the group's rate."""
     shapes = [shape_of(float(group["lr"])) for group in optimizer.param_groups]
-    # a partial keeps a user's callable out of the state, which holds what it finds in its attributes
-    return Schedule(lr_scheduler.LambdaLR(optimizer, [functools.partial(s) for s in shapes]), unit, horizon)
+    return Schedule(lr_scheduler.LambdaLR(optimizer, shapes), unit, horizon)
 
 
 def momentum_of(group: dict[str, Any]) -> float:

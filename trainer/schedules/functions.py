@@ -43,7 +43,7 @@ def multiplicative(
 ) -> Schedule:
     """As `lambda`, but what the function gives multiplies the rate that is, not the one of the start."""
     shape = _named(function, total_steps=total_steps, steps_per_epoch=steps_per_epoch)
-    return Schedule(lr_scheduler.MultiplicativeLR(optimizer, functools.partial(shape)), per)
+    return Schedule(lr_scheduler.MultiplicativeLR(optimizer, shape), per)
 
 
 def one_minus_sqrt(step: int, total_steps: int) -> float:
@@ -62,6 +62,7 @@ def _named(function: str | Callable[..., float], **known: int) -> Callable[[int]
         names = list(inspect.signature(found).parameters)
     except (TypeError, ValueError):  # of a builtin that does not tell
         names = []
+    # a partial keeps a user's object out of the state, where LambdaLR would put its attributes
     return functools.partial(found, **{name: value for name, value in known.items() if name in names[1:]})
 
 
