@@ -81,7 +81,7 @@ MUTANTS = [
     Mutant("order from the main generator", "data/loader.py", SHUFFLE, "torch.randperm(self.samples)", SINGLE),
     Mutant("samples not seeded", "data/workers.py", SAMPLE, "", "tests/test_loader.py"),
     Mutant("averaged weights not put back", "ema.py", AVERAGE, "            pass\n", SINGLE),
-    Mutant("warm-up begun anew", "schedules.py", WARMED, "self._peaks = ", SINGLE),
+    Mutant("warm-up begun anew", "schedules/base.py", WARMED, "self._peaks = ", SINGLE),
     Mutant("history not cut back", "tracking/journal.py", CUT, "                pass\n", "tests/test_journal.py"),
     Mutant("handlers not put back", "signals.py", HANDLER, "            pass\n", "tests/test_signals.py"),
 ]

@@ -236,6 +236,32 @@ def test_a_model_of_ones_own_trains_from_a_file_and_a_module_in_an_empty_folder(
     assert loaded.stdout.strip() == "(1, 10) 10 False", loaded.stderr
 
 
+def test_check_shows_the_learning_rate_of_the_whole_run_and_a_run_says_it_in_a_line(tmp_path: Path) -> None:
+    words = [*QUICK, "scheduler=onecycle", "optimizer=momentum", "warmup=10%"]
+    plain = {"PYTHONIOENCODING": "ascii"}
+    seen = command("check", *words, cwd=tmp_path, env=plain)
+    assert seen.returncode == 0, seen.stderr
+    (line,) = [line for line in seen.stdout.splitlines() if line.startswith("schedule")]
+    assert "onecycle after a warm-up of 10%, per step: " in line
+    assert "momentum 0.85 to 0.95" in line
+    assert seen.stdout.count("*") > 100
+    assert "no mistake found" in seen.stdout
+    assert not (tmp_path / "runs").exists()
+    made = command("train", *words, "name=a", cwd=tmp_path, env=plain)
+    assert made.returncode == 0, made.stderr
+    assert line.split(maxsplit=1)[1] in (tmp_path / "runs/a/train.log").read_text()
+    assert {"lr", "momentum"} <= rows(tmp_path / "runs/a")[0].keys()
+
+
+def test_a_schedule_that_ends_before_the_run_is_refused_before_training(tmp_path: Path) -> None:
+    words = [*QUICK, "scheduler=onecycle", "+scheduler.total_steps=5steps"]
+    for program in ("train", "check"):
+        made = command(program, *words, cwd=tmp_path)
+        assert made.returncode == 2, made.stderr
+        assert "scheduler: ends before the run" in made.stderr
+        assert not (tmp_path / "runs").exists()
+
+
 def shapes_and_masks(root: Path, count: int = 12) -> None:
     generator = np.random.default_rng(0)
     for folder in ("imgs", "masks"):
@@ -275,6 +301,8 @@ BAD = [
     (["optimizer.lr=-1", "epochs=0", "clip=nrom"], "did you mean norm"),
     (["data=image_folder", "data.root=absent"], "absent"),
     (["data=image_mask_folder"], "data.root"),
+    (["warmup=5"], "warmup=5steps or warmup=5epochs"),
+    (["scheduler=onecycle", "scheduler.total_steps=10", "epochs=50"], "+scheduler.total_steps=10epochs"),
     (["resume=absent"], "no run folder"),
     (["resume=must"], "resume=auto"),
     (["model=unet_small"], "does not fit the target of shape"),

@@ -49,6 +49,8 @@ REFUSED = [
     ("seed=1,2", "seed: 1,2 are several values; add -m for a sweep, or write seed=[1,2] for a list"),
     ("optimizer.betas=[0.9,0.99", "optimizer.betas: '[0.9,0.99' does not parse: is a bracket or a quote open?"),
     ("hydra.sweep.dri=x", "hydra.sweep.dri=x: "),
+    ("warmup=5", "warmup: 5 has no unit; type warmup=5steps or warmup=5epochs"),
+    ("optimizer=5", "optimizer: there is no '5'; known: "),
     ("data=image_folder", "must be given; type data.root=FOLDER (holding a folder for each class), or set DATA_DIR"),
     ("data=image_mask_folder", "must be given; type data.root=FOLDER (holding imgs/ and masks/), or set DATA_DIR"),
     ("++epoch=3", "epoch: there is no such key; did you mean epochs?"),
@@ -107,6 +109,9 @@ WRONG = [
     ("warmup.length=100%", "warmup.length: 100% must be shorter than the whole run (100%)"),
     ("warmup.length=10epochs", "warmup.length: 10epochs must be shorter than the whole run (epochs=10)"),
     ("warmup.length='10'", "warmup.length: 10 has no unit; write warmup.length=10steps"),
+    ("warmup.length=10", "warmup.length: 10 has no unit; write warmup.length=10steps or warmup.length=10epochs"),
+    ("+scheduler.total_steps=10", "scheduler.total_steps: 10 has no unit; type +scheduler.total_steps=10steps or"),
+    ("+scheduler.total_steps=10x", "scheduler.total_steps: '10x' is not a duration"),
     ("warmup.start_factor=2", "warmup.start_factor: 2 must lie between 0 and 1"),
     ("optimizer.lr=???", "optimizer.lr: must be given; type optimizer.lr=VALUE"),
     ("optimizer.lr=${oc.env:NOT_SET_ANYWHERE}", "optimizer.lr: Environment variable 'NOT_SET_ANYWHERE' not found"),
@@ -201,6 +206,49 @@ def test_a_torch_scheduler_needs_its_unit_and_is_fine_with_it() -> None:
 def test_the_direction_of_the_metric_is_not_offered_to_a_mode_of_another_kind() -> None:
     cyclic = ["scheduler=none", "scheduler._target_=torch.optim.lr_scheduler.CyclicLR", "+scheduler.unit=step"]
     assert told(*cyclic, "+scheduler.base_lr=0.01", "+scheduler.max_lr=0.1", "+scheduler.cycle_momentum=false") == []
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["scheduler=onecycle", "scheduler.total_steps=10"],
+         "scheduler.total_steps: is the length of the run unless told otherwise; leave it out, or type "
+         "+scheduler.total_steps=10epochs or +scheduler.total_steps=10steps"),
+        (["scheduler=onecycle", "+scheduler.total_steps=10epochs"],
+         "scheduler.total_steps: 10epochs are less than the run (epochs=50), and it cannot go on after its end; leave "
+         "it out, or type +scheduler.total_steps=50epochs"),
+        (["scheduler=cyclic", "scheduler.half_cycle=5"],
+         "scheduler.half_cycle: 5 has no unit; write scheduler.half_cycle=5steps or scheduler.half_cycle=5epochs"),
+        (["scheduler=multistep", "scheduler.milestones=[5,10]"],
+         "scheduler.milestones[0]: 5 has no unit; write scheduler.milestones[0]=5steps or"),
+        (["scheduler=lambda", "scheduler.function=nowhere.curve"],
+         "scheduler.function: nowhere.curve cannot be imported: No module named 'nowhere'"),
+        (["scheduler=lambda", "scheduler.function=math.coz"], "math has no function coz; did you mean cos?"),
+        (["scheduler=sequential", "scheduler.parts=[{schedule: {_target_: trainer.schedules.cosine, min_lrr: 1}}]"],
+         "scheduler.parts[0].schedule.min_lrr: trainer.schedules.cosine takes no such argument; did you mean min_lr?"),
+        (["scheduler=sequential", "scheduler.parts=[{schedule: {_target_: trainer.schedules.cosine, min_lr: -1}}]"],
+         "scheduler.parts[0].schedule.min_lr: -1 must not be negative"),
+        (["scheduler=sequential", "scheduler.parts=[{length: 5, schedule: {_target_: trainer.schedules.cosine}}]"],
+         "scheduler.parts[0].length: 5 has no unit"),
+        (["scheduler=chained", "scheduler.parts=[{length: 5%, schedule: {_target_: trainer.schedules.cosine}}]"],
+         "scheduler.parts[0].length: there is no such key; known: schedule, unit"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)  # fmt: skip
+def test_what_does_not_fit_a_schedule_is_told_by_its_key(words: list[str], message: str) -> None:
+    (found,) = told(*words, "epochs=50")
+    assert message in found
+
+
+@pytest.mark.parametrize("length", ["10epochs", "80%", "100steps", "99epochs"])
+def test_a_schedule_may_have_a_length_of_its_own(length: str) -> None:
+    assert told("scheduler=cosine", f"+scheduler.total_steps={length}") == []
+
+
+@pytest.mark.parametrize("words", ["warmup=5epochs", "warmup=5%", "warmup=100steps,2epochs"])
+def test_a_warm_up_may_be_given_by_its_length_alone(words: str) -> None:
+    assert _hydra.implied([words, "seed=1"]) == ["warmup=linear", f"warmup.length={words[7:]}", "seed=1"]
+    assert _hydra.implied(["warmup=none"]) == ["warmup=none"]
 
 
 def test_what_is_taken_away_is_told() -> None:

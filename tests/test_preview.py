@@ -9,6 +9,7 @@ import pytest
 from PIL import Image, ImageColor
 
 from trainer import preview
+from trainer.schedules import Curves
 
 
 def drawn(path: Path, *curves: list[float]) -> np.ndarray:
@@ -67,3 +68,67 @@ def test_what_a_run_has_lived_is_drawn_as_it_was(tmp_path: Path) -> None:
     assert preview.lived([list(line) for line in planned], metrics, step=0) == planned
     assert preview.lived([list(line) for line in planned], tmp_path / "none", step=3) == planned
     assert preview.lived([[0.1] * 6], metrics, step=3) == [[0.1] * 6]
+
+
+def test_the_momentum_is_a_line_of_its_own(tmp_path: Path) -> None:
+    preview.draw(tmp_path / "a.png", [[0.1] * 50], 10, [[0.9] * 25 + [0.5] * 25])
+    with Image.open(tmp_path / "a.png") as image:
+        line = heights(np.asarray(image.convert("RGB")).astype(int)[:300], preview.MOMENTUM)
+    assert len(line) > 300
+
+
+# ------------------------------------------------------------------------------------------------- for the terminal
+
+FALL = [1 - n / 100 for n in range(101)]
+
+
+def dots(lines: list[str], column: int) -> list[int]:
+    """The rows that hold something in a column of the curve, from the top."""
+    return [n for n, line in enumerate(lines) if line.ljust(99)[10 + column] not in (" ", "\u2800")]
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "ascii", "latin-1", None, "no such encoding"])
+def test_a_curve_in_a_terminal_falls_where_the_rate_falls_and_its_stream_can_show_it(encoding: str | None) -> None:
+    lines = preview.plots(Curves([FALL], steps_per_epoch=10), encoding)
+    assert all(line.isascii() for line in lines) == (encoding != "utf-8")
+    assert len(lines) == preview.HEIGHT + 1
+    assert max(map(len, lines)) <= 100
+    for column in range(preview.WIDTH):
+        expected = column / (preview.WIDTH - 1) * (preview.HEIGHT - 1)
+        assert all(abs(row - expected) <= 1 for row in dots(lines[:-1], column))
+        assert dots(lines[:-1], column)
+    assert lines[0].split()[0] == "1"
+    assert lines[-1].split() == ["1", "step", "101,", "epoch", "10.1"]
+
+
+def test_a_jump_between_two_columns_is_a_line_without_a_gap() -> None:
+    lines = preview.plots(Curves([[1.0] * 50 + [0.0] * 50]), "ascii")
+    (full,) = [c for c in range(preview.WIDTH) if len(dots(lines[:-1], c)) == preview.HEIGHT]
+    assert full == preview.WIDTH // 2
+
+
+@pytest.mark.parametrize("curve", [[0.0], [1e-9], [0.5, 0.0], [0.1] * 100_000])
+def test_any_curve_can_be_shown_in_a_terminal(curve: list[float]) -> None:
+    lines = preview.plots(Curves([curve, curve], [curve, curve]), "ascii")
+    assert sum("*" in line for line in lines) >= 2
+    assert "momentum" in lines[-1]
+
+
+@pytest.mark.parametrize(
+    ("curves", "words"),
+    [
+        (Curves([[0.1, 0.1, 0.1]]), "per step: 0.1 throughout"),
+        (Curves([[0.1, 0.2, 0.3, 0.2, 0.0]]), "per step: 0.1 -> 0.3 (step 3) -> 0"),
+        (Curves([[0.1, 0.1, 0.01, 0.01]], unit="epoch"), "per epoch: 0.1 -> 0.01"),
+        (Curves([[0.1]], unit="value"), "per evaluation: 0.1 throughout, less when the metric gets no better"),
+        (Curves([[0.1, 0.2]], [[0.9, 0.8]]), "per step: 0.1 -> 0.2; momentum 0.8 to 0.9"),
+        (Curves([[0.0, 1.0] * 4]), "per step: 0, 4 times up between 0 and 1, -> 1"),
+        (
+            Curves([[0.2, 0.1]], end=9),
+            "per step: 0.2 -> 0.1; does not finish: its end would be at step 9, and the run has 2 "
+            "(the last learning rate is 0.1)",
+        ),
+    ],
+)
+def test_a_curve_is_told_in_a_line(curves: Curves, words: str) -> None:
+    assert preview.in_words(curves) == words

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -135,6 +136,86 @@ def test_step_counts_its_share_of_the_run() -> None:
     assert walk(schedule, 0, 10) == pytest.approx([LR] * 3 + [LR / 10] * 3 + [LR / 100] * 3 + [LR / 1000])
 
 
+def test_milestones_are_counted_from_the_start_of_the_run_warm_up_or_not() -> None:
+    for warm in (0, 3):
+        made = schedules.multistep(optimizer_of(), PER_EPOCH, STEPS - warm, warm, ("1epoch", "75%"), 0.5)
+        assert walk(made.warm_up(warm, 1.0)) == pytest.approx([LR] * 4 + [LR / 2] * 5 + [LR / 4] * 3)
+    with pytest.raises(ValueError, match="^milestones: 9steps, 2epochs must rise"):
+        schedules.multistep(optimizer_of(), PER_EPOCH, STEPS, 0, ("9steps", "2epochs"))
+
+
+@pytest.mark.parametrize("growth", [1, 2])
+def test_restarts_of_a_given_length_are_torchs_own(growth: int) -> None:
+    theirs_optimizer = optimizer_of()
+    theirs = lr_scheduler.CosineAnnealingWarmRestarts(theirs_optimizer, T_0=3, T_mult=growth, eta_min=0.01)
+    rates = []
+    for _ in range(STEPS):
+        rates.append(theirs_optimizer.param_groups[0]["lr"])
+        theirs_optimizer.step()
+        theirs.step()
+    mine = schedules.cosine_restarts(optimizer_of(), PER_EPOCH, STEPS, growth=growth, first="3steps", min_lr=0.01)
+    assert walk(mine) == pytest.approx(rates)
+    assert mine.horizon == {1: 12, 2: 21}[growth]
+
+
+def test_as_many_restarts_as_told_fill_the_run() -> None:
+    rates = walk(schedules.cosine_restarts(optimizer_of(), PER_EPOCH, 70, cycles=3, growth=2), last=70)
+    assert [n for n, rate in enumerate(rates) if rate == LR] == [0, 10, 30]
+
+
+def test_the_parts_of_a_sequence_each_begin_at_the_full_rate_and_count_what_they_count() -> None:
+    parts = [
+        {"length": "1epoch", "schedule": functools.partial(schedules.linear, end_factor=0.0)},
+        {"schedule": functools.partial(schedules.exponential, factor=0.5)},
+    ]
+    rates = walk(schedules.sequential(optimizer_of(), PER_EPOCH, STEPS, parts=parts))
+    assert rates == pytest.approx([LR * share for share in (1, 0.75, 0.5, 0.25, 0.5, 0.5, 0.5, 0.5, *[0.25] * 4)])
+
+
+def test_schedules_that_are_chained_multiply() -> None:
+    parts = [{"schedule": schedules.linear}, {"schedule": functools.partial(schedules.exponential, factor=0.5)}]
+    rates = walk(schedules.chained(optimizer_of(), PER_EPOCH, STEPS, parts=parts))
+    assert rates == pytest.approx([LR * (1 - n / STEPS) * 0.5 ** (n // PER_EPOCH) for n in range(STEPS)])
+
+
+def test_a_part_may_follow_the_metric_and_another_may_move_the_momentum() -> None:
+    optimizer = optimizer_of()
+    parts = [
+        {"length": "50%", "schedule": functools.partial(schedules.plateau, factor=0.5, patience=0)},
+        {"schedule": schedules.onecycle},
+    ]
+    schedule = schedules.sequential(optimizer, PER_EPOCH, STEPS, parts=parts)
+    schedule.on_value(1.0)
+    schedule.on_value(2.0)
+    assert schedule.rates == {"lr": LR / 2, "momentum": 0.9}
+    walk(schedule, last=6)
+    assert schedule.rates == {"lr": pytest.approx(LR / 25), "momentum": 0.95}
+    assert optimizer.param_groups[0]["momentum"] == 0.95
+
+
+def test_a_function_of_ones_own_gets_what_it_asks_for_by_name() -> None:
+    def curve(done: int, total_steps: int) -> float:
+        return 1 - done / total_steps
+
+    per_step = schedules.lambda_(optimizer_of(), PER_EPOCH, STEPS, curve)
+    assert walk(per_step) == pytest.approx([LR * (1 - n / STEPS) for n in range(STEPS)])
+    factors = schedules.multiplicative(optimizer_of(), PER_EPOCH, STEPS, lambda epoch: epoch / 2)
+    assert walk(factors) == pytest.approx([LR] * 4 + [LR / 2] * 8)
+
+
+@pytest.mark.parametrize("make", [schedules.onecycle, lambda o, n: schedules.cyclic(o, PER_EPOCH, n)])
+def test_the_momentum_is_highest_where_the_rate_is_lowest_and_can_be_left_alone(make: Make) -> None:
+    for optimizer in (optimizer_of(), torch.optim.AdamW([torch.zeros(1)], lr=LR)):
+        curves = simulate(lambda o: make(o, 100), optimizer, 100, PER_EPOCH)
+        lrs, momenta = curves.lrs[0], curves.momenta[0]
+        assert momenta[lrs.index(max(lrs))] == pytest.approx(min(momenta), abs=1e-3)
+        assert max(momenta) > min(momenta) + 0.09
+    assert "momentum" not in make(SGD([torch.zeros(1)], lr=LR), 100).rates, "there is none to move"
+    still = schedules.onecycle(optimizer_of(), 100, cycle_momentum=False)
+    assert still.rates == {"lr": pytest.approx(LR / 25)}
+    assert optimizer_of().param_groups[0]["momentum"] == 0.9
+
+
 @pytest.mark.parametrize("mode", ["min", "max"])
 def test_plateau_takes_nan_as_no_better(mode: Any) -> None:
     schedule = schedules.plateau(optimizer_of(), mode=mode, factor=0.5, patience=1)
@@ -185,7 +266,7 @@ def test_a_setting_out_of_range_is_refused_by_its_name(make: Callable[[Optimizer
 
 @pytest.mark.parametrize("every", ["5", "soon"])
 def test_a_step_without_a_unit_is_refused_by_its_key(every: str) -> None:
-    with pytest.raises(ConfigError, match=r"^scheduler\.every: "):
+    with pytest.raises(ConfigError, match=r"^every: "):
         schedules.step(optimizer_of(), 4, 10, every=every)
 
 
@@ -251,7 +332,7 @@ def test_the_simulated_curve_is_what_a_training_logs_at_every_step(name: str, wa
     assert (trainer.steps, trainer.steps_per_epoch) == (STEPS, PER_EPOCH)
     trainer.fit()
     logged = [row["lr"] for row in recorder_of(trainer).got]
-    assert logged == simulate(make, [LR], STEPS, PER_EPOCH)[0]
+    assert logged == simulate(make, optimizer_of(), STEPS, PER_EPOCH).lrs[0]
 
 
 def test_each_group_is_simulated_and_logged_by_its_name() -> None:
@@ -264,7 +345,7 @@ def test_each_group_is_simulated_and_logged_by_its_name() -> None:
 
     trainer = make_trainer(optimizer=groups, schedule=make)
     trainer.fit()
-    curves = simulate(make, [0.01, LR], STEPS, PER_EPOCH)
+    curves = simulate(make, optimizer_of(0.01, LR), STEPS, PER_EPOCH).lrs
     assert [row["lr/first"] for row in recorder_of(trainer).got] == curves[0]
     assert [row["lr/1"] for row in recorder_of(trainer).got] == curves[1]
 

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from trainer.durations import Duration
 from trainer.errors import ConfigError, TrainerError
 from trainer.targets import SPECIAL, cause, find, is_missing, must_be_given, needs, parameters, required
 
@@ -60,13 +61,21 @@ def groups() -> list[str]:
 def implied(words: Sequence[str]) -> list[str]:
     """The words of a command line with what they imply: `data=digits` alone means `experiment=digits`.
 
+    `warmup=500steps` means `warmup=linear warmup.length=500steps`.
+
     The data decides which model and task make sense; where an experiment has the name of the data and none is typed,
     that one is meant.
     """
+    words = [part for word in words for part in _spelt_out(word)]
     named = [word.partition("=")[2] for word in words if word.startswith("data=")]
     if not named or any(word.startswith(("experiment=", "resume=/", "resume=.")) for word in words):
         return list(words)
     return [*words, *([f"experiment={named[-1]}"] if named[-1] in options("experiment") else [])]
+
+
+def _spelt_out(word: str) -> list[str]:
+    lengths = re.fullmatch(r"warmup=(\d[\d.]*\s*[a-zA-Z%]+(?:,\d[\d.]*\s*[a-zA-Z%]+)*)", word)
+    return ["warmup=linear", f"warmup.length={lengths[1]}"] if lengths else [word]
 
 
 # --------------------------------------------------------------------------------------------------------- composing
@@ -127,7 +136,7 @@ def session() -> Iterator[ConfigLoader]:
     try:
         with initialize(version_base=VERSION_BASE, config_path=None, job_name="trainer"):
             yield GlobalHydra.instance().config_loader()
-    except (HydraException, OmegaConfBaseException) as error:
+    except (HydraException, OmegaConfBaseException, ValueError) as error:  # ValueError: a group's file is a number
         raise ConfigError(str(error)) from error
     finally:
         GlobalHydra.instance().hydra = outer
@@ -229,14 +238,50 @@ def instantiate(node: Any, key: str, **offered: Any) -> Any:
 
 
 def make_scheduler(node: dict[str, Any], mode: str, **offered: Any) -> Any:
-    """`instantiate` for the scheduler: the direction of the metric only to what means that by its `mode`.
+    """`instantiate` for the scheduler.
 
-    torch's CyclicLR has a `mode` of another kind.
+    The direction of the metric is offered only to what means that by its `mode`; torch's CyclicLR means another thing.
+    A length that the node sets itself (`total_steps: 10epochs`) is counted in steps. Nodes nested in it (the parts of a
+    `sequential`) are made as partials: what is offered is given to them later.
     """
+    node = nested_later(node)
+    if "total_steps" in node and (length := typed_length(node)) is not None:
+        del node["total_steps"]
+        offered["total_steps"] = length.steps(offered["steps_per_epoch"], offered["total_steps"])
     argument = parameters(locate(node["_target_"], "scheduler")).get("mode") if "_target_" in node else None
     if argument is not None and argument.default in ("min", "max"):
         offered["mode"] = mode
     return instantiate(node, "scheduler", **offered)
+
+
+def typed_length(node: Mapping[str, Any]) -> Duration | None:
+    """The length of its curve that a scheduler's node sets; None for a number of steps, as torch's classes take it.
+
+    Raises:
+        ConfigError: a bare number for one of ours, or no duration.
+    """
+    value, ours = node["total_steps"], str(node.get("_target_")).startswith("trainer.")
+    if isinstance(value, int | float) and ours:
+        key = "+scheduler.total_steps"
+        raise ConfigError(
+            f"scheduler.total_steps: {value} has no unit; type {key}={value}steps or {key}={value}epochs, or leave it "
+            "out: the curve is then as long as the run"
+        )
+    return Duration.parse(value, "scheduler.total_steps") if isinstance(value, str) else None
+
+
+def _later(node: Any) -> Any:
+    if isinstance(node, list):
+        return [_later(item) for item in node]
+    if isinstance(node, dict):
+        partial = {"_partial_": True} if "_target_" in node else {}
+        return {name: _later(value) for name, value in node.items()} | partial
+    return node
+
+
+def nested_later(node: Mapping[str, Any]) -> dict[str, Any]:
+    """A scheduler's node with the nodes in it marked as partials."""
+    return {name: _later(value) for name, value in node.items()}
 
 
 def plain_node(node: Any, key: str) -> Any:
@@ -301,7 +346,7 @@ def _with_key(text: str, key: str, target: Callable[..., Any], given: Mapping[st
     Ours begin with the argument's name (`lr: -1 must ...`); torch's end with its value (`Invalid learning rate: -1`).
     """
     head, _, tail = (part.strip() for part in text.partition(":"))
-    if head in parameters(target):
+    if re.split(r"[.\[]", head)[0] in parameters(target):
         return f"{key}.{text}".replace(f" {head}=", f" {key}.{head}=")
     holders = [name for name, value in given.items() if tail in map(str, value if isinstance(value, list) else [value])]
     return f"{key}.{holders[0]}: {text}" if len(holders) == 1 else None

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+import torch
 from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
@@ -17,14 +19,14 @@ from trainer.buffers import Buffers
 from trainer.checkpoint import Checkpoint, Checkpoints
 from trainer.data.base import as_data
 from trainer.data.loader import Loader
-from trainer.errors import CheckpointError, ConfigError, did_you_mean
+from trainer.errors import CheckpointError, ConfigError, TrainerError, did_you_mean
 from trainer.folder import RunFolder
 from trainer.loop import Trainer
 from trainer.monitor import Mode, direction
 from trainer.optim import trainable
-from trainer.preview import draw, lived
+from trainer.preview import draw, in_words, lived
 from trainer.records import Resume
-from trainer.schedules import Schedule, simulate
+from trainer.schedules import Curves, Schedule, simulate
 from trainer.state import START, Rng, mix, seed_generators
 from trainer.tracking.base import Tracker
 
@@ -62,9 +64,9 @@ def build(
     patience.mode = direction(patience.monitor, patience.mode, task.measures)
     limit = cfg.debug.batches
     per_epoch = Loader(data.train, cfg.batch_size, accumulate=cfg.accumulate, limit=limit).steps_per_epoch
-    rates = [float(group["lr"]) for group in optimizer.param_groups]
+    lr = float(optimizer.param_groups[0]["lr"])
     make = functools.partial(build_schedule, cfg, per_epoch=per_epoch, mode=patience.mode)
-    curves = simulate(make, rates, cfg.epochs * per_epoch, per_epoch)
+    curves = simulate(make, optimizer, cfg.epochs * per_epoch, per_epoch)
     trainer = Trainer(
         model,
         task,
@@ -91,10 +93,11 @@ def build(
         world=world,
         limit=limit,
         config=config.plain(cfg),
-        lines={"optimizer": f"{type(optimizer).__name__}, lr {rates[0]:g}, {_schedule_words(cfg)}"},
+        lines={"optimizer": f"{type(optimizer).__name__}, lr {lr:g}", "schedule": schedule_words(cfg, curves)},
     )
     if folder is not None:
-        draw(folder.preview, lived(curves, folder.metrics, trainer.progress.step), per_epoch)
+        lrs = lived(curves.lrs, folder.metrics, trainer.progress.step)
+        draw(folder.preview, lrs, per_epoch, curves.momenta)
     return trainer
 
 
@@ -121,6 +124,7 @@ def build_schedule(cfg: DictConfig, optimizer: Optimizer, per_epoch: int, mode: 
     node = plain_node(cfg.scheduler, "scheduler")
     unit = node.pop("unit", None)
     length = {"total_steps": total - before, "steps_per_epoch": per_epoch, "epochs": cfg.epochs}
+    length["warmup_steps"] = before
     made = make_scheduler(node, mode, optimizer=optimizer, **length)
     if isinstance(made, Schedule):
         schedule = made
@@ -134,9 +138,33 @@ def build_schedule(cfg: DictConfig, optimizer: Optimizer, per_epoch: int, mode: 
     return schedule.warm_up(before, warmup.start_factor)
 
 
-def _schedule_words(cfg: DictConfig) -> str:
-    name = str(cfg.scheduler._target_).rpartition(".")[2]
-    return name if cfg.warmup.length == "never" else f"{name} after a warm-up of {cfg.warmup.length}"
+def schedule_words(cfg: DictConfig, curves: Curves) -> str:
+    """The schedule in a line: its name, when it moves, where the learning rate goes."""
+    name = str(cfg.scheduler._target_).rpartition(".")[2].rstrip("_")
+    if cfg.warmup.length != "never":
+        name += f" after a warm-up of {cfg.warmup.length}"
+    return f"{name}, {in_words(curves)}"
+
+
+def foresee(cfg: DictConfig) -> tuple[Curves, bool]:
+    """The curves of a run that is not begun, and whether an epoch has as many steps as its data makes.
+
+    Data that comes with a package is read, which is quick. Other data is not: an epoch is taken to have 100 steps.
+
+    Raises:
+        ConfigError: the schedule does not fit the run.
+    """
+    weight = nn.Parameter(torch.zeros(2, 2))
+    optimizer = instantiate(cfg.optimizer, "optimizer", params=[weight])
+    per_epoch, known = 100, False
+    if str(cfg.data._target_).startswith("trainer.") and "root" not in cfg.data:
+        with contextlib.suppress(TrainerError):
+            data = as_data(instantiate(cfg.data, "data", seed=cfg.seed))
+            loader = Loader(data.train, cfg.batch_size, accumulate=cfg.accumulate, limit=cfg.debug.batches)
+            per_epoch, known = loader.steps_per_epoch, True
+    mode: Mode = "max" if cfg.early_stopping.mode == "max" else "min"
+    make = functools.partial(build_schedule, cfg, per_epoch=per_epoch, mode=mode)
+    return simulate(make, optimizer, cfg.epochs * per_epoch, per_epoch), known
 
 
 # --------------------------------------------------------------------------------------------- back from a run folder

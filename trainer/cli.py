@@ -232,7 +232,8 @@ def _replay(words: list[str]) -> int:
 
 
 def check(argv: Sequence[str] | None = None) -> int:
-    """`trainer-check [GROUP=FILE] [KEY=VALUE] ... [-m]`: every mistake of a config or a sweep; nothing is trained."""
+    """`trainer-check [GROUP=FILE] [KEY=VALUE] ... [-m]`: every mistake of a config or a sweep, and the learning rate of
+    the whole run; nothing is trained."""
     words = list(sys.argv[1:] if argv is None else argv)
     return _guarded(lambda: _check(words))
 
@@ -252,8 +253,25 @@ def _check(words: list[str]) -> int:
     configs = [cfg for _, cfg in check_sweep(overrides)] if swept else [composed(overrides)]
     for warning in dict.fromkeys(warning for cfg in configs for warning in config.warnings(cfg)):
         print(f"warning: {warning}")
+    if len(configs) == 1:
+        _preview(configs[0])
     print(f"{len(configs)} config{'s' if len(configs) > 1 else ''} checked: no mistake found")
     return 0
+
+
+def _preview(cfg: DictConfig) -> None:
+    """Shows the learning rate of the whole run, as the run itself would have it."""
+    from trainer.build import foresee, schedule_words
+    from trainer.preview import plots
+
+    curves, known = foresee(cfg)
+    if curves.warning:
+        print(f"warning: scheduler: {curves.warning}")
+    print(f"schedule  {schedule_words(cfg, curves)}\n")
+    print("\n".join(plots(curves, sys.stdout.encoding)))
+    if not known:
+        print(f"{'':10}drawn for {curves.steps_per_epoch} steps an epoch; the data, which tells how many, is not read")
+    print()
 
 
 def compare(argv: Sequence[str] | None = None) -> int:

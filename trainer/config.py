@@ -27,7 +27,7 @@ OFFERED: dict[str, tuple[str, ...]] = {
     "task": (*FACTS, "criterion"),
     "loss": FACTS,
     "optimizer": ("params",),
-    "scheduler": ("optimizer", "total_steps", "steps_per_epoch", "epochs", "mode"),
+    "scheduler": ("optimizer", "total_steps", "steps_per_epoch", "warmup_steps", "epochs", "mode"),
 }
 """What `build` offers to the target of each group."""
 
@@ -147,17 +147,31 @@ def _settings(group: str, node: Any) -> Iterator[str]:
             yield from _scalar(f"{group}.{name}", known[name], value)
 
 
+def _scheduler(node: dict[str, Any]) -> tuple[list[str], dict[str, Any]]:
+    """What is wrong with what a scheduler's node holds for `build` and not for its target; and the rest of the node."""
+    wrong = mismatch(node["unit"], Literal["step", "epoch", "value"]) if "unit" in node else None
+    told = [f"scheduler.unit: {wrong}"] if wrong else []
+    rest = _hydra.nested_later({name: value for name, value in node.items() if name != "unit"})
+    if "total_steps" in rest and BROKEN not in (rest["total_steps"], rest.get("_target_")):
+        try:
+            ours = _hydra.typed_length(rest) is not None
+        except ConfigError as error:
+            told, ours = told + error.problems, True
+        if ours:
+            del rest["total_steps"]
+    return told, rest
+
+
 def _group(group: str, node: Any) -> list[str]:
     if node is BROKEN:
         return []
-    if group == "scheduler" and isinstance(node, dict) and "unit" in node:  # for `build`, not for the target
-        wrong = mismatch(node["unit"], Literal["step", "epoch", "value"])
-        node = {name: value for name, value in node.items() if name != "unit"}
-        return ([f"scheduler.unit: {wrong}"] if wrong else []) + _group(group, node)
+    told: list[str] = []
+    if group == "scheduler" and isinstance(node, dict):
+        told, node = _scheduler(node)
     if group in SETTINGS:
         return list(_settings(group, node))
     nodes = node if group == "hooks" and isinstance(node, dict) else {"": node}
-    found = []
+    found = told
     for name, entry in nodes.items():
         key = f"{group}.{name}" if name else group
         if isinstance(entry, dict) and "_target_" in entry:
@@ -179,6 +193,7 @@ def _make_optimizer(plain: dict[str, Any], spoilt: set[str]) -> list[str]:
     import torch
 
     from trainer.schedules import Schedule
+    from trainer.schedules.base import StandIn
 
     if spoilt & {"optimizer", "scheduler"} or not {"optimizer", "scheduler"} <= plain.keys():
         return []
@@ -187,18 +202,41 @@ def _make_optimizer(plain: dict[str, Any], spoilt: set[str]) -> list[str]:
         optimizer = _hydra.instantiate(plain["optimizer"], "optimizer", params=[weight])
     except ConfigError as error:
         return error.problems
-    horizon = {"total_steps": 1000, "steps_per_epoch": 100, "epochs": 10}
+    horizon = {"total_steps": 1000, "steps_per_epoch": 100, "epochs": 10, "warmup_steps": 0}
     node = {name: value for name, value in plain["scheduler"].items() if name != "unit"}
     try:
-        made = _hydra.make_scheduler(node, "min", optimizer=optimizer, **horizon)
+        made = _hydra.make_scheduler(node, "min", optimizer=StandIn(optimizer), **horizon)
     except ConfigError as error:
         return error.problems
     if isinstance(made, Schedule) or "unit" in plain["scheduler"]:
-        return []
+        return _ends_too_soon(plain, spoilt, optimizer)
     return [
         f"scheduler.unit: when does {node['_target_']} move? type +scheduler.unit=step (after each update), "
         "epoch, or value (after each evaluation, with the monitored metric)"
     ]
+
+
+def _ends_too_soon(plain: dict[str, Any], spoilt: set[str], optimizer: Any) -> list[str]:
+    """A length of its own, in epochs or as a share, after which the schedule cannot go on: known without the data."""
+    from trainer.schedules import simulate
+
+    node = {name: value for name, value in plain["scheduler"].items() if name != "unit"}
+    length = _hydra.typed_length(node) if "total_steps" in node else None
+    if length is None or length.unit == "steps" or spoilt & {"epochs"}:
+        return []
+    run = {"total_steps": plain["epochs"] * 10, "steps_per_epoch": 10, "epochs": plain["epochs"], "warmup_steps": 0}
+
+    def make(stand_in: Any) -> Any:
+        return _hydra.make_scheduler(node, "min", optimizer=stand_in, **run)
+
+    try:
+        simulate(make, optimizer, run["total_steps"], 10)
+    except ConfigError:
+        return [
+            f"scheduler.total_steps: {length} are less than the run (epochs={plain['epochs']}), and it cannot "
+            f"go on after its end; leave it out, or type +scheduler.total_steps={plain['epochs']}epochs"
+        ]
+    return []
 
 
 def _tried(node: Any, key: str, **offered: Any) -> list[str]:

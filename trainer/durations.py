@@ -10,6 +10,8 @@ from typing import Literal
 from trainer.errors import ConfigError
 
 Unit = Literal["steps", "epochs", "%", "seconds", "never"]
+Length = str | float
+"""A duration as it is typed: a text. A bare number is taken in only to be refused with both of its readings."""
 
 _PATTERN = re.compile(r"(\d+(?:\.\d+)?(?:e\d+)?)\s*([a-zA-Z%]+)")
 _UNITS: dict[str, tuple[Unit, float]] = {
@@ -34,7 +36,7 @@ class Duration:
     unit: Unit
 
     @classmethod
-    def parse(cls, text: str | Duration, key: str = "duration") -> Duration:
+    def parse(cls, text: Length | Duration, key: str = "duration") -> Duration:
         """Reads `500steps`, `2epochs`, `5%`, `30s`, `10min`, `1h` or `never`.
 
         Raises:

@@ -52,7 +52,7 @@ Options
   -sc install=bash prints what makes TAB complete words:  eval "$(trainer -sc install=bash)"
 
 Other commands
-  trainer-check [OVERRIDES]    every mistake in a config, or with -m in a sweep
+  trainer-check [OVERRIDES]    every mistake in a config (-m: a sweep), and its learning rate drawn
   trainer-evaluate RUN_FOLDER  evaluates a kept checkpoint (--which best or last)
   trainer-replay RUN_FOLDER    where in the model a step went wrong: NaN, an exception
   trainer-compare FOLDER ...   compares runs in a table (--csv FILE)

@@ -175,6 +175,8 @@ def _why(word: str, kept: _Probe) -> str:
         )
     if swept:
         return f"{key}: {value} are several values; add -m for a sweep, or write {key}=[{value}] for a list"
+    if key == "warmup" and re.fullmatch(r"\d[\d.]*", str(value)):
+        return f"warmup: {value} has no unit; type warmup={value}steps or warmup={value}epochs"
     if key in _hydra.groups():
         known = _hydra.options(key)
         if value in known:
@@ -231,6 +233,12 @@ def _no_argument(key: str, before: list[str], part: str, node: dict[str, Any], v
             taken = parameters(_hydra.locate(node["_target_"], where))
         except ConfigError as error:
             return error.problems[0]
+        if key == "scheduler.total_steps" and part in taken:
+            number = value if re.fullmatch(r"\d+", str(value)) else "10"
+            return (
+                f"{key}: is the length of the run unless told otherwise; leave it out, or type +{key}={number}epochs "
+                f"or +{key}={number}steps"
+            )
         if part in taken or takes_any(taken):
             return f"{key}: is not in the file of {where}; type +{key}={value} to add it"
         names = [name for name in taken if name not in config.OFFERED.get(where, ())]

@@ -1,37 +1,44 @@
-"""The learning-rate curve of a run as a picture, drawn before training."""
+"""The learning-rate curve of a run before it is trained: as a picture, as text for a terminal, and in a line."""
 
 from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from trainer.records import Row
+from trainer.schedules import Curves
 
 SIZE, LEFT, TOP, RIGHT, BOTTOM = (1800, 800), 180, 68, 48, 112  # drawn twice as large, which makes smooth lines
 INK, FAINT, LINES = "#222222", "#dddddd", ("#1f6feb", "#d4602a", "#2a9d55", "#8250df", "#b8860b", "#c2337a")
+MOMENTUM = "#999999"
+
+# ------------------------------------------------------------------------------------------------------- the picture
 
 
-def draw(path: Path, curves: Sequence[Sequence[float]], steps_per_epoch: int) -> None:
+def draw(
+    path: Path, curves: Sequence[Sequence[float]], steps_per_epoch: int, momenta: Sequence[Sequence[float]] = ()
+) -> None:
     """Writes a PNG of one line for each parameter group, learning rate over step; a disk error is no reason to stop.
 
     Args:
         path: the file. curves: for each group the rate of each update. steps_per_epoch: for the second axis.
+        momenta: for each group its momentum, where that moves; drawn from 0 to 1, in grey.
     """
     image = Image.new("RGB", SIZE, "white")
     canvas, font = ImageDraw.Draw(image), ImageFont.load_default(28)
     steps, top = len(curves[0]), max(max(curve) for curve in curves) or 1.0
     width, height = SIZE[0] - LEFT - RIGHT, SIZE[1] - TOP - BOTTOM
 
-    def at(step: float, rate: float) -> tuple[float, float]:
-        return LEFT + width * step / max(steps - 1, 1), TOP + height * (1 - rate / (top * 1.05))
+    def at(step: float, share: float) -> tuple[float, float]:
+        return LEFT + width * step / max(steps - 1, 1), TOP + height * (1 - share / 1.05)
 
     for n in range(5):
-        x, y = at((steps - 1) * n / 4, 0)[0], at(0, top * n / 4)[1]
+        x, y = at((steps - 1) * n / 4, 0)[0], at(0, n / 4)[1]
         canvas.line([(x, TOP), (x, TOP + height)], fill=FAINT, width=2)
         canvas.line([(LEFT, y), (LEFT + width, y)], fill=FAINT, width=2)
         canvas.text((LEFT - 16, y), f"{top * n / 4:.3g}", fill=INK, font=font, anchor="rm")
@@ -40,9 +47,15 @@ def draw(path: Path, curves: Sequence[Sequence[float]], steps_per_epoch: int) ->
     canvas.text((LEFT, 16), "learning rate", fill=INK, font=font)
     epochs = f"step (of {steps}; an epoch is {steps_per_epoch})"
     canvas.text((LEFT + width / 2, SIZE[1] - 20), epochs, fill=INK, font=font, anchor="mb")
-    for curve, color in zip(curves, LINES * len(curves), strict=False):
-        shown = sorted({round(i * (steps - 1) / 3000) for i in range(3001)})
-        canvas.line([at(i, curve[i]) for i in shown] * (2 if steps == 1 else 1), fill=color, width=5, joint="curve")
+    if momenta:
+        text = f"momentum, {min(map(min, momenta)):.3g} to {max(map(max, momenta)):.3g}"
+        canvas.text((LEFT + width, 16), text, fill=MOMENTUM, font=font, anchor="ra")
+    shown = sorted({round(i * (steps - 1) / 3000) for i in range(3001)})
+    lines = [(curve, MOMENTUM, 1.0, 3) for curve in momenta]
+    lines += [(curve, LINES[n % len(LINES)], top, 5) for n, curve in enumerate(curves)]
+    for curve, color, most, thickness in lines:
+        points = [at(i, curve[i] / most) for i in shown] * (2 if steps == 1 else 1)
+        canvas.line(points, fill=color, width=thickness, joint="curve")
     with contextlib.suppress(OSError):
         image.resize((SIZE[0] // 2, SIZE[1] // 2), Image.Resampling.LANCZOS).save(path)
 
@@ -66,3 +79,94 @@ def lived(curves: list[list[float]], metrics: Path, step: int) -> list[list[floa
 
 def _rates(row: Row) -> list[float]:
     return [value for name, value in row.items() if name == "lr" or name.startswith("lr/")]
+
+
+# -------------------------------------------------------------------------------------------------------- in a line
+
+_PER = {"step": "per step", "epoch": "per epoch", "value": "per evaluation"}
+
+
+def in_words(curves: Curves) -> str:
+    """`per step: 0.0003 -> 0.003 (step 112) -> 2e-08`, and what is odd about it."""
+    words = f"{_PER[curves.unit]}: {_way(curves.lrs[0])}"
+    if curves.unit == "value":
+        words += ", less when the metric gets no better"
+    if curves.momenta:
+        low, high = min(curves.momenta[0]), max(curves.momenta[0])
+        words += f"; momentum {low:.3g} to {high:.3g}"
+    return f"{words}; {curves.warning}" if curves.warning else words
+
+
+def _way(curve: Sequence[float]) -> str:
+    """The turning points of a curve; a few numbers where there are many."""
+    turns = _turns(curve)
+    if len(turns) == 1:
+        return f"{curve[0]:.3g} throughout"
+    if len(turns) > 5:
+        rises = sum(curve[b] > curve[a] for a, b in zip(turns, turns[1:], strict=False))
+        return f"{curve[0]:.3g}, {rises} times up between {min(curve):.2g} and {max(curve):.3g}, -> {curve[-1]:.2g}"
+    inner = [f"{curve[n]:.3g} (step {n + 1})" for n in turns[1:-1]]
+    return " -> ".join([f"{curve[0]:.3g}", *inner, f"{curve[-1]:.2g}"])
+
+
+def _turns(curve: Sequence[float]) -> list[int]:
+    """The first step, those where rising turns into falling or the other way, and the last."""
+    turns, up = [0], None
+    least = 1e-9 * max(map(abs, curve))  # rounding is no turn
+    for n in range(1, len(curve)):
+        if abs(curve[n] - curve[n - 1]) <= least:
+            continue
+        rising = curve[n] > curve[n - 1]
+        if up is not None and rising != up:
+            turns.append(n - 1)
+        up = rising
+    return turns if up is None else [*turns, len(curve) - 1]
+
+
+# ------------------------------------------------------------------------------------------------- for the terminal
+
+_DOTS = ((0x01, 0x02, 0x04, 0x40), (0x08, 0x10, 0x20, 0x80))  # of a braille character, by column and row
+BLANK = " \u2800"
+WIDTH, HEIGHT = 80, 9  # characters of the curve; with the labels before it 90 in a line
+
+
+def plots(curves: Curves, encoding: str | None = "utf-8") -> list[str]:
+    """The curve of the learning rate, and that of the momentum where it moves, as lines of text."""
+    braille = _shows("\u2801", encoding)
+    lines = list(_plot(curves.lrs, HEIGHT, braille))
+    end = f"step {curves.steps}, epoch {curves.steps / curves.steps_per_epoch:g}"
+    lines.append(f"{'':10}1{end:>{WIDTH - 1}}")
+    if curves.momenta:
+        lines += ["", *_plot(curves.momenta, 4, braille, min(map(min, curves.momenta))), f"{'':10}momentum"]
+    return lines
+
+
+def _shows(text: str, encoding: str | None) -> bool:
+    try:
+        text.encode(encoding or "ascii")
+    except (UnicodeEncodeError, LookupError):
+        return False
+    return True
+
+
+def _plot(curves: Sequence[Sequence[float]], height: int, braille: bool, bottom: float = 0.0) -> Iterator[str]:
+    """Lines of text from the largest value down to `bottom`; each column holds all values of its share of the run."""
+    across, down = (2, 4) if braille else (1, 1)
+    rows, top = height * down, max(map(max, curves)) or 1.0
+    span = top - bottom or 1.0
+    cells = [[0] * WIDTH for _ in range(height)]
+    for curve in curves:
+        before = None
+        for x in range(WIDTH * across):
+            first = x * len(curve) // (WIDTH * across)
+            values = curve[first : max(first + 1, (x + 1) * len(curve) // (WIDTH * across))]
+            ends = [round((top - value) / span * (rows - 1)) for value in (max(values), min(values), values[-1])]
+            low, high = ends[:2] if before is None else (min(ends[0], before), max(ends[1], before))
+            for y in range(low, high + 1):
+                cells[y // down][x // across] |= _DOTS[x % across][y % down]
+            before = ends[2]
+    for n, line in enumerate(cells):
+        middle = f"{top - span * (n + 0.5) / height:.2g}"
+        value = {0: f"{top:.3g}", height // 2: middle, height - 1: f"{bottom:.3g}"}.get(n, "")
+        dots = "".join(chr(0x2800 + cell) if braille else " *"[cell > 0] for cell in line)
+        yield f"{value:>8}  {dots.rstrip(BLANK)}"

@@ -1,0 +1,78 @@
+"""The curve of a run before it is trained: the real schedule steps the stand-in of its optimizer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from torch.optim import Optimizer
+
+from trainer.errors import ConfigError
+from trainer.schedules.base import Schedule, StandIn, Unit
+
+
+@dataclass
+class Curves:
+    """What a whole run will do, for each parameter group and each update.
+
+    Attributes:
+        lrs: the learning rates. momenta: the momenta where the schedule moves them, else empty.
+        unit: when it moves. end: the step after which the schedule has come to its end; None if it has none.
+        steps_per_epoch: of the run.
+    """
+
+    lrs: list[list[float]]
+    momenta: list[list[float]] = field(default_factory=list)
+    unit: Unit = "step"
+    end: int | None = None
+    steps_per_epoch: int = 1
+
+    @property
+    def steps(self) -> int:
+        return len(self.lrs[0])
+
+    @property
+    def warning(self) -> str | None:
+        """What is allowed and hardly meant: the run is over before its schedule."""
+        if self.end is None or self.end <= self.steps:
+            return None
+        return (
+            f"does not finish: its end would be at step {self.end}, and the run has {self.steps} "
+            f"(the last learning rate is {self.lrs[0][-1]:.2g})"
+        )
+
+
+def simulate(make: Callable[[Optimizer], Schedule], optimizer: Optimizer, steps: int, steps_per_epoch: int) -> Curves:
+    """The learning rates and momenta of a whole run; the optimizer itself is not touched.
+
+    What a metric would bring is not known: a schedule that follows one is shown as if it never acted.
+
+    Args:
+        make: builds the schedule for an optimizer. optimizer: that of the run, before it has a schedule.
+        steps, steps_per_epoch: the length of the run.
+
+    Raises:
+        ConfigError: the schedule cannot go on to the end of the run.
+    """
+    stand_in = StandIn(optimizer)
+    schedule = make(stand_in)
+    lrs: list[list[float]] = [[] for _ in stand_in.param_groups]
+    momenta: list[list[float]] = [[] for _ in schedule.momenta]
+    for done in range(steps):
+        for line, value in zip(lrs, schedule.lrs, strict=True):
+            line.append(value)
+        for line, value in zip(momenta, schedule.momenta, strict=True):
+            line.append(value)
+        try:
+            schedule.on_step()
+            if (done + 1) % steps_per_epoch == 0:
+                schedule.on_epoch()
+        except Exception as error:
+            raise ConfigError(
+                f"scheduler: ends before the run, after {done} of its {steps} steps, and cannot go on ({error}); leave "
+                "its length out, which makes it as long as the run, or type one that is"
+            ) from error
+    each = {"step": 1, "epoch": steps_per_epoch, "value": 0}[schedule.unit]
+    before = schedule.warmup_steps if schedule.unit == "step" else 0
+    end = before + schedule.horizon * each if schedule.horizon and each else None
+    return Curves(lrs, momenta, schedule.unit, end, steps_per_epoch)
