@@ -26,6 +26,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from trainer import Trainer
 from trainer.data.loader import Loader
 from trainer.folder import RunFolder
+from trainer.gradients import Clip
 from trainer.hooks import Hook
 from trainer.monitor import Patience
 from trainer.schedules import cosine
@@ -35,7 +36,6 @@ from trainer.tracking.console import Console
 from trainer.tracking.journal import Journal
 from trainer.tracking.shipper import Shipper, Wandb
 from trainer.tracking.status import Status
-from trainer.update import Clip
 from trainer.world import World
 
 SAMPLES, BATCH = 32 * 500, 32

@@ -17,10 +17,10 @@ from trainer import _hydra
 from trainer.checkpoint import Checkpoints
 from trainer.ema import Ema
 from trainer.errors import ConfigError
+from trainer.gradients import Clip
 from trainer.loop import Trainer
 from trainer.optim import trainable
 from trainer.schedules import cosine
-from trainer.update import Clip
 
 ROOT = Path(__file__).resolve().parents[1]
 FOLDER, PAGE = ROOT / "conf" / "optimizer", ROOT / "docs" / "optimizers.md"

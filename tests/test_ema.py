@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from pathlib import Path
+
 import pytest
 import torch
 from torch import nn
 
-from tests.small import bits, make_trainer, network, points, weights_of
+from tests.small import bits, make_trainer, network, points, recorder_of, weights_of
 from trainer.ema import Ema
 from trainer.errors import CheckpointError
+from trainer.optim.extra import ScheduleFreeAdamW
 from trainer.state import restore, snapshot
 
 
@@ -34,9 +38,10 @@ def test_off_keeps_no_copy_and_changes_nothing() -> None:
     assert not ema.on
     ema.update()
     assert ema.state_dict() == {"updates": 0, "average": {}}
-    assert ema.weights().keys() == model.state_dict().keys()
-    for name, value in ema.weights().items():
-        assert value.data_ptr() == model.state_dict()[name].data_ptr()
+    own = {"0.weight": torch.ones(2)}
+    state = {"ema": ema.state_dict(), "model": own, "rng": {}}
+    assert ema.take(state) is own
+    assert "model" not in state
     with ema.applied():
         nudge(model, 1)
         inside = weights_of(model)
@@ -55,10 +60,10 @@ def test_the_average_is_the_one_of_a_loop_written_by_hand(decay: float) -> None:
         for name, value in model.state_dict().items():
             floating = value.is_floating_point()
             expected[name] = share * expected[name] + (1 - share) * value.double() if floating else value.double()
-    for name, value in ema.weights().items():
+    for name, value in ema.average.items():
         assert torch.allclose(value.double(), expected[name], atol=1e-5), name
-    assert int(ema.weights()["1.num_batches_tracked"]) == 29
-    assert ema.weights()["1.num_batches_tracked"].dtype == torch.int64
+    assert int(ema.average["1.num_batches_tracked"]) == 29
+    assert ema.average["1.num_batches_tracked"].dtype == torch.int64
 
 
 def test_inside_applied_the_model_is_the_average_and_afterwards_itself_bit_for_bit_also_after_an_error() -> None:
@@ -126,3 +131,42 @@ def test_evaluation_measures_the_average_and_training_goes_on_with_the_own_weigh
     assert trainer.best.row["val/loss"] == pytest.approx(expected, rel=1e-6)
     assert weights_of(trainer.model) == own
     assert trainer.model.training
+
+
+# --------------------------------------------------------------------------------- optimizers that average themselves
+
+
+def schedule_free(parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
+    made: torch.optim.Optimizer = ScheduleFreeAdamW(parameters, lr=0.05)
+    return made
+
+
+def test_of_a_schedule_free_optimizer_the_average_is_evaluated_and_kept(tmp_path: Path) -> None:
+    trainer = make_trainer(optimizer=schedule_free, folder=tmp_path, epochs=2)
+    trainer.fit()
+    own, (group,) = trainer.model.state_dict(), trainer.update.optimizer.param_groups
+    beta, state = group["betas"][0], trainer.update.optimizer.state
+    average = {  # y = (1 - beta) z + beta x, solved for x
+        name: (p.detach() - (1 - beta) * state[p]["z"]) / beta for name, p in trainer.model.named_parameters()
+    }
+    found = trainer.checkpoints.newest()
+    assert found is not None
+    for name, value in average.items():
+        torch.testing.assert_close(found.weights[name], value)
+        assert not torch.equal(found.weights[name], own[name])
+        assert bits(found.state["model"][name]) == bits(own[name])
+    trainer.model.load_state_dict(found.weights)
+    inputs, target = points(5, seed=2).tensors
+    with torch.no_grad():
+        expected = nn.functional.mse_loss(trainer.model.eval()(inputs), target).item()
+    assert recorder_of(trainer).evaluations[-1][0]["val/loss"] == pytest.approx(expected, rel=1e-5)
+
+
+def test_evaluating_a_schedule_free_optimizer_moves_no_bit_of_its_training(tmp_path: Path) -> None:
+    often, seldom = (
+        make_trainer(optimizer=schedule_free, evaluate_every=every, folder=tmp_path / every)
+        for every in ("1steps", "3epochs")
+    )
+    often.fit()
+    seldom.fit()
+    assert weights_of(often.model) == weights_of(seldom.model)

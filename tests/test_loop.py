@@ -40,13 +40,13 @@ from trainer.checkpoint import Checkpoints
 from trainer.data.base import Data
 from trainer.ema import Ema
 from trainer.errors import CheckpointError, ConfigError, DataError, DivergedError
+from trainer.gradients import Clip
 from trainer.hooks import Hook
 from trainer.loop import Trainer
 from trainer.monitor import Patience
 from trainer.records import Evaluation
 from trainer.schedules import Schedule
 from trainer.state import ORDER, STEP, mix
-from trainer.update import Clip
 from trainer.world import World
 
 # ---------------------------------------------------------------------------------------------- against plain PyTorch

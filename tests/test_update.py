@@ -1,19 +1,22 @@
-"""One optimizer update: clipping, accumulation, precision, and values that are not finite."""
+"""One optimizer update: accumulation, precision, closures, and values that are not finite."""
 
 from __future__ import annotations
 
+import functools
 import math
 from typing import Any
 
 import pytest
 import torch
 from torch import nn
-from torch.nn.utils import clip_grad_norm_, clip_grad_value_
 
 from tests.small import Regression, bits, make_trainer, network, points, recorder_of, weights_of
 from trainer.errors import CheckpointError, ConfigError, DivergedError
+from trainer.gradients import Clip, Noise
+from trainer.optim import LBFGS
+from trainer.optim.extra import SAM
 from trainer.state import restore, snapshot
-from trainer.update import Clip, Precision, Skips, Update, finite
+from trainer.update import Precision, Skips, Update, finite, needs_closure
 
 CPU = torch.device("cpu")
 
@@ -32,55 +35,6 @@ def update_of(
 def backward(update: Update, model: nn.Module, factor: float = 1.0) -> None:
     inputs, target = points().tensors
     update.backward(nn.functional.mse_loss(model(inputs), target) * factor)
-
-
-@pytest.mark.parametrize("bound", [1e-3, 0.1, 1.0, 2.5, 100.0, math.inf])
-def test_clipping_by_norm_is_torchs_to_the_last_bit(bound: float) -> None:
-    mine, theirs = network(dropout=0.0), network(dropout=0.0)
-    backward(update_of(mine), mine, 3.0)
-    backward(update_of(theirs), theirs, 3.0)
-    gradients = [p.grad for p in mine.parameters() if p.grad is not None]
-    norm = torch.linalg.vector_norm(torch.stack([g.norm() for g in gradients]))
-    Clip(norm=bound)(gradients, norm)
-    assert bits(clip_grad_norm_(theirs.parameters(), bound)) == bits(norm)
-    for a, b in zip(mine.parameters(), theirs.parameters(), strict=True):
-        assert a.grad is not None
-        assert b.grad is not None
-        assert bits(a.grad) == bits(b.grad)
-
-
-def test_clipping_by_value_is_torchs_and_comes_after_the_norm() -> None:
-    mine, theirs = network(dropout=0.0), network(dropout=0.0)
-    update = update_of(mine, Clip(norm=0.5, value=0.05), lr=1.0)
-    backward(update, mine)
-    backward(update_of(theirs), theirs)
-    before = [p.detach().clone() for p in mine.parameters()]
-    update.step()
-    clip_grad_norm_(theirs.parameters(), 0.5)
-    clip_grad_value_(theirs.parameters(), 0.05)
-    for old, a, b in zip(before, mine.parameters(), theirs.parameters(), strict=True):
-        assert b.grad is not None
-        assert torch.equal(a, old - b.grad)
-
-
-def test_the_norm_that_is_told_is_the_one_before_clipping() -> None:
-    model = network(dropout=0.0)
-    update = update_of(model, Clip(norm=1e-3))
-    backward(update, model)
-    expected = torch.stack([p.grad.norm() for p in model.parameters() if p.grad is not None]).norm()
-    assert update.step().item() == pytest.approx(expected.item())
-
-
-def test_without_a_bound_nothing_is_clipped() -> None:
-    gradients = [torch.full((3,), 1e30)]
-    Clip()(gradients, torch.tensor(1e30))
-    assert gradients[0].tolist() == pytest.approx([1e30] * 3)
-
-
-@pytest.mark.parametrize("settings", [{"norm": 0}, {"norm": -1}, {"value": 0}, {"norm": math.nan}, {"value": -0.5}])
-def test_a_bound_that_is_not_positive_is_refused_by_its_name(settings: dict[str, float]) -> None:
-    with pytest.raises(ValueError, match=f"^{next(iter(settings))}: .* must be more than 0"):
-        Clip(**settings)
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
@@ -228,7 +182,7 @@ def test_in_float16_the_norm_and_its_bound_are_those_of_the_gradient_without_the
         update = update_of(model, Clip(norm=0.5), Precision(dtype), lr=1.0)  # type: ignore[arg-type]
         before = model[0].weight.detach().clone()
         backward(update, model)
-        norms.append(update.step().item())
+        norms.append(update.step().raw.item())
         moved.append(model[0].weight.detach() - before)
     assert norms[1] == pytest.approx(norms[0], rel=1e-4)
     assert torch.allclose(moved[0], moved[1], rtol=1e-4)
@@ -252,3 +206,94 @@ def test_a_checkpoint_of_another_optimizer_is_told_as_such() -> None:
     adam = Update(torch.optim.Adam(model.parameters()), Clip(), Precision(), CPU)
     with pytest.raises(CheckpointError, match="the checkpoint is of SGD, and this run uses Adam"):
         restore(adam.parts(), snapshot(update_of(model).parts()))
+
+
+# ------------------------------------------------------------------------- optimizers that evaluate within an update
+
+
+class Twice(torch.optim.SGD):
+    """Plain descent by the gradients of a second evaluation, at the same weights."""
+
+    needs_closure = True
+
+    def __init__(self, *args: Any, **settings: Any) -> None:
+        super().__init__(*args, **settings)
+        self.losses: list[float] = []
+
+    def step(self, closure: Any = None) -> None:
+        with torch.enable_grad():
+            self.losses.append(float(closure()))
+        super().step()
+
+
+def descending(optimizer: type[torch.optim.SGD], **changes: Any) -> Any:
+    return make_trainer(optimizer=lambda p: optimizer(p, lr=0.05), **changes)
+
+
+@pytest.mark.parametrize("changes", [{}, {"accumulate": 3, "clip": Clip(norm=0.5), "noise": Noise(0.1)}])
+def test_a_second_evaluation_of_the_same_weights_changes_nothing(changes: dict[str, Any]) -> None:
+    """Dropout, batch norm's statistics, clipping, noise and accumulation are those of the first."""
+    twice, once = descending(Twice, **changes), descending(torch.optim.SGD, **changes)
+    twice.fit()
+    once.fit()
+    assert weights_of(twice.model) == weights_of(once.model)
+    first = [row["train/loss"] for row in recorder_of(once).got]
+    assert twice.update.optimizer.losses == pytest.approx(first, rel=1e-6)
+
+
+def test_a_closure_is_wanted_by_lbfgs_and_by_what_says_so() -> None:
+    parameters = [nn.Parameter(torch.zeros(2))]
+    assert needs_closure(torch.optim.LBFGS(parameters))
+    assert needs_closure(Twice(parameters, lr=0.1))
+    assert not needs_closure(torch.optim.Adam(parameters))
+
+
+def test_lbfgs_finds_the_least_squares_of_a_line_in_a_few_updates() -> None:
+    inputs, target = points().tensors
+    model = nn.Linear(3, 1)
+    trainer = make_trainer(model=model, optimizer=LBFGS, batch_size=11, epochs=4)
+    trainer.fit()
+    design = torch.cat([inputs, torch.ones(11, 1)], 1)
+    best = torch.linalg.lstsq(design, target).solution.squeeze()
+    torch.testing.assert_close(torch.cat([model.weight.squeeze(), model.bias]).detach(), best, rtol=1e-3, atol=1e-4)
+
+
+def test_sam_descends_by_the_gradient_of_the_worst_weights_nearby() -> None:
+    mine, theirs = nn.Linear(3, 1), nn.Linear(3, 1)
+    theirs.load_state_dict(mine.state_dict())
+    inputs, target = points(4).tensors
+
+    def gradients(model: nn.Module) -> list[torch.Tensor]:
+        return list(torch.autograd.grad(nn.functional.mse_loss(model(inputs), target), list(model.parameters())))
+
+    first = gradients(theirs)
+    norm = torch.cat([g.flatten() for g in first]).norm()
+    with torch.no_grad():
+        for p, g in zip(theirs.parameters(), first, strict=True):
+            p.add_(g * 0.5 / norm)
+    worst = gradients(theirs)
+    expected = [p - 0.1 * g for p, g in zip(mine.parameters(), worst, strict=True)]
+    base = functools.partial(torch.optim.SGD)
+    trainer = make_trainer(
+        model=mine, data=(points(4), None), batch_size=4, epochs=1, optimizer=lambda p: SAM(p, base, lr=0.1, rho=0.5)
+    )
+    trainer.train_group(next(iter(trainer.loader.groups(0))))
+    for p, w in zip(mine.parameters(), expected, strict=True):
+        torch.testing.assert_close(p.detach(), w.detach())
+
+
+def test_float16_with_an_optimizer_that_evaluates_within_an_update_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"^precision: float16 .*Twice cannot use; type precision=bfloat16"):
+        Update(Twice([nn.Parameter(torch.zeros(1))], lr=0.1), Clip(), Precision("float16"), CPU)
+
+
+def test_a_loss_that_diverges_within_an_update_ends_the_run_and_is_never_saved(tmp_path: Any) -> None:
+    class Leap(Twice):
+        def step(self, closure: Any = None) -> None:
+            self.param_groups[0]["params"][0].data.fill_(math.nan)
+            super().step(closure)
+
+    trainer = descending(Leap, folder=tmp_path)
+    with pytest.raises(DivergedError, match="train/loss became nan"):
+        trainer.fit()
+    assert trainer.checkpoints.newest() is None

@@ -77,6 +77,7 @@ def build(
         batch_size=cfg.batch_size,
         accumulate=cfg.accumulate,
         clip=instantiate(cfg.clip, "clip"),
+        noise=instantiate(cfg.grad_noise, "grad_noise"),
         precision=instantiate(cfg.precision, "precision"),
         ema=instantiate(cfg.ema, "ema"),
         patience=patience,

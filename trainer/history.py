@@ -29,14 +29,19 @@ class History:
         self._losses: list[Number] = []
         self._samples: list[int] = []
         self._norms: list[Number] = []
+        self._clipped: list[Number] = []
         self._rows: list[Row] = []
         self._since = time.perf_counter()
 
-    def add(self, losses: list[torch.Tensor], samples: list[int], norm: torch.Tensor) -> None:
-        """One update: the loss of each micro-batch, which counts by its samples, and the norm before clipping."""
+    def add(
+        self, losses: list[torch.Tensor], samples: list[int], norm: torch.Tensor, clipped: torch.Tensor | None = None
+    ) -> None:
+        """One update: the loss of each micro-batch, which counts by its samples; the norm before and after clipping."""
         self._losses += losses
         self._samples += samples
         self._norms.append(norm)
+        if clipped is not None:
+            self._clipped.append(clipped)
 
     def row(self, progress: Progress, seconds: float, more: Mapping[str, float]) -> Row:
         """The row of this step, the same one if asked again; its means are over the steps since the row before.
@@ -50,7 +55,9 @@ class History:
         if self._norms:
             row["train/loss"] = _mean(self._losses, self._samples)
             row["train/grad_norm"] = _mean(self._norms, [1] * len(self._norms))
-            self._losses, self._samples, self._norms = [], [], []
+            if self._clipped:
+                row["train/grad_norm_clipped"] = _mean(self._clipped, [1] * len(self._clipped))
+            self._losses, self._samples, self._norms, self._clipped = [], [], [], []
         row.update(more)
         return row
 
@@ -85,11 +92,13 @@ class History:
             "losses": [float(value) for value in self._losses],
             "samples": list(self._samples),
             "norms": [float(value) for value in self._norms],
+            "clipped": [float(value) for value in self._clipped],
             "last": dict(self.last),
         }
 
     def load_state_dict(self, state: State) -> None:
         self._losses, self._samples, self._norms = state["losses"], state["samples"], state["norms"]
+        self._clipped = state["clipped"]
         self._rows, self.last = [], state["last"]
 
 

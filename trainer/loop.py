@@ -8,11 +8,13 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.utils.data import Dataset
 
 from trainer.accounts import changed_length, in_words, manifest, outcome, plan
+from trainer.buffers import Buffers
 from trainer.capsule import Watch
 from trainer.checkpoint import Checkpoint, Checkpoints
 from trainer.clock import Clock
@@ -23,6 +25,7 @@ from trainer.ema import Ema
 from trainer.errors import CheckpointError, ConfigError
 from trainer.evaluation import Evaluator
 from trainer.folder import RunFolder, step_name
+from trainer.gradients import Clip, Noise
 from trainer.history import History, check, check_window
 from trainer.hooks import Hook, Hooks
 from trainer.monitor import Best, Patience, direction
@@ -35,7 +38,7 @@ from trainer.state import EVALUATION, STEP, Rng, Stateful, mix, restore, seed_ge
 from trainer.tasks import Task
 from trainer.tracking.base import Tracker, Trackers
 from trainer.tracking.defaults import trackers as default_trackers
-from trainer.update import Clip, Precision, Skips, Update
+from trainer.update import Precision, Skips, Update
 from trainer.world import World
 
 
@@ -49,7 +52,8 @@ class Trainer:
         optimizer: any torch optimizer over the model's parameters.
         schedule: the learning rate over the run, or what makes it of (optimizer, total steps), such as `cosine`.
         epochs: passes over the training set. batch_size: samples of a micro-batch. accumulate: micro-batches an update.
-        clip, precision, ema: bounds of the gradients, number format, averaged weights; off by default.
+        clip, noise: bounds of the gradients, and noise on them. precision: number format. ema: averaged weights. All
+            off by default.
         patience: the monitored metric, and when to stop early; by default `val/loss`, never.
         checkpoints: which checkpoints to keep; by default the best and the last.
         evaluate_every, log_every, checkpoint_every: durations such as `1epoch` or `500steps`.
@@ -76,6 +80,7 @@ class Trainer:
         batch_size: int = 32,
         accumulate: int = 1,
         clip: Clip | None = None,
+        noise: Noise | None = None,
         precision: Precision | None = None,
         ema: Ema | None = None,
         patience: Patience | None = None,
@@ -114,11 +119,12 @@ class Trainer:
         self.checkpoint_every = Every(Duration.parse(checkpoint_every, "checkpoint_every"), *length)
 
         # Policy: whatever can change the course of a run is a part, called on a written line below.
-        self.update = Update(optimizer, clip or Clip(), precision or Precision(), self.device, Skips(skip_nonfinite))
+        skips = Skips(skip_nonfinite)
+        self.update = Update(optimizer, clip or Clip(), precision or Precision(), self.device, skips, noise)
         self.schedule = as_schedule(schedule(optimizer, self.steps) if callable(schedule) else schedule, optimizer)
         self.ema = ema or Ema()
         plain = getattr(self.model, "_orig_mod", self.model)  # of a compiled model the one that was compiled
-        self.ema.attach(plain)
+        self.ema.attach(plain, optimizer)
         self.patience = patience or Patience(patience=None)
         self.patience.mode = direction(self.patience.monitor, self.patience.mode, task.measures)
         self.best = Best(self.patience.monitor, self.patience.mode)
@@ -218,24 +224,39 @@ class Trainer:
 
         The loss of the group is the mean over its samples, so that accumulation over ragged batches is exact.
         """
-        seed_generators(mix(self.seed, STEP, self.progress.step, self.world.rank), cuda=self.device.type == "cuda")
         sizes = [samples_of(batch) for batch in group]
-        samples = sum(sizes)
+        losses = self.backward(group, sizes)
+        self._rates = self.schedule.rates
+        norms = self.update.step(lambda: self.evaluate_again(group, sizes), self.progress.step)
+        if norms is None:  # left out: not finite
+            self.watch.buffers.put_back()
+        else:
+            self.history.add(losses, sizes, norms.raw, norms.clipped if self.update.clip.on else None)
+            self.ema.update()
+        self.schedule.on_step()
+        self.progress.advance(len(group), sum(sizes))
+
+    def backward(self, group: Sequence[Batch], sizes: Sequence[int]) -> list[Tensor]:
+        """The gradients of a group; returns the loss of each micro-batch. The same draws each time within a step."""
+        seed_generators(mix(self.seed, STEP, self.progress.step, self.world.rank), cuda=self.device.type == "cuda")
         losses = []
         for batch, size in zip(group, sizes, strict=True):
             with self.update.precision.autocast(self.device):
                 loss = self.task.loss(self.model, batch)
-            self.update.backward(loss if size == samples else loss * (size / samples))
+            self.update.backward(loss if size == sum(sizes) else loss * (size / sum(sizes)))
             losses.append(loss.detach())
-        self._rates = self.schedule.rates
-        norm = self.update.step()
-        if norm is None:  # left out: not finite
-            self.watch.buffers.put_back()
-        else:
-            self.history.add(losses, sizes, norm)
-            self.ema.update()
-        self.schedule.on_step()
-        self.progress.advance(len(group), samples)
+        return losses
+
+    def evaluate_again(self, group: Sequence[Batch], sizes: Sequence[int]) -> Tensor:
+        """For an optimizer that asks within an update: gradients at the weights as they are now, and the group's loss.
+
+        Batch norm's statistics count the first time only.
+        """
+        buffers = Buffers([self.model, *self.task.modules.values()])
+        buffers.keep()
+        losses = self.backward(group, sizes)
+        buffers.put_back()
+        return torch.stack([loss * (size / sum(sizes)) for loss, size in zip(losses, sizes, strict=True)]).sum()
 
     def finish_epoch(self) -> None:
         """Counters, then the per-epoch schedule, then `settle`."""
@@ -319,8 +340,7 @@ class Trainer:
             return
         state = self.checkpoints.snapshot(self.parts)
         check_window(state["meters"], self.progress.step, not self.update.scaled)
-        # weights.pt holds the weights that are evaluated: the averaged ones, where there are any
-        weights = state["ema"]["average"] if self.ema.on else state.pop("model")
+        weights = self.ema.take(state)  # those that are evaluated
         self.checkpoints.save(self.progress.step, weights, state, manifest(self), best)
         self.hooks.on_save(self, self.folder.checkpoints / step_name(self.progress.step))
 

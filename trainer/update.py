@@ -1,16 +1,20 @@
-"""From a loss to new weights: precision, gradient scaling, the norm and its clipping, the optimizer's step."""
+"""From a loss to new weights: precision, gradient scaling, the looks at what is not finite, the optimizer's step."""
 
 from __future__ import annotations
 
 import contextlib
+import functools
+import inspect
 import math
+from collections.abc import Callable
 from contextlib import AbstractContextManager
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch.optim import Optimizer
 
 from trainer.errors import ConfigError, DivergedError
+from trainer.gradients import Clip, Noise, norm_of
 from trainer.state import State
 
 OVERFLOWS = 20
@@ -37,33 +41,6 @@ class Precision:
 
     def scaler(self, device: torch.device) -> torch.amp.GradScaler:
         return torch.amp.GradScaler(device.type, enabled=self.dtype == "float16")
-
-
-class Clip:
-    """Bounds gradients before the update: their common norm, or each value. Infinity is off.
-
-    Args:
-        norm: the most that the L2 norm of all gradients together may be (Pascanu et al. 2013, arXiv:1211.5063).
-        value: the most that the absolute value of any gradient may be; applied after the norm.
-    """
-
-    def __init__(self, norm: float = math.inf, value: float = math.inf) -> None:
-        for name, bound in (("norm", norm), ("value", value)):
-            if not bound > 0:
-                raise ValueError(f"{name}: {bound} must be more than 0; clip=none switches clipping off")
-        self.norm, self.value = norm, value
-
-    def __call__(self, gradients: list[torch.Tensor], norm: torch.Tensor) -> None:
-        """Changes the gradients in place; `norm` is their total norm as it is now, a scalar tensor."""
-        if self.norm < math.inf:
-            # torch.nn.utils.clip_grad_norm_ to the last bit. On the CPU the norm can be read for free, and gradients
-            # within the bound need no multiplication; on a GPU reading it would wait for the device.
-            scale = (self.norm / (norm + 1e-6)).clamp(max=1.0)
-            if norm.device.type != "cpu" or scale.item() < 1:
-                torch._foreach_mul_(gradients, scale)
-        if self.value < math.inf:
-            torch._foreach_clamp_min_(gradients, -self.value)
-            torch._foreach_clamp_max_(gradients, self.value)
 
 
 class Skips:
@@ -99,22 +76,39 @@ class Skips:
         self.total, self.in_a_row = state["total"], state["in_a_row"]
 
 
+class Norms(NamedTuple):
+    """The norm of all gradients before and after clipping, scalar tensors."""
+
+    raw: torch.Tensor
+    clipped: torch.Tensor
+
+
 class Update:
     """One optimizer update: gradients in, new weights out.
 
     Args:
-        optimizer: any torch optimizer.
+        optimizer: any torch optimizer. One whose `step` needs a closure, or that has a true attribute `needs_closure`,
+            may ask for loss and gradients several times an update, as LBFGS and SAM do.
         clip: bounds the gradients. precision: the number format, and whether gradients are scaled.
         device: where the weights are.
         skips: how many updates that are not finite may be left out.
+        noise: is added to the gradients after clipping.
+
+    Raises:
+        ConfigError: float16 with an optimizer that needs a closure.
     """
 
     def __init__(
-        self, optimizer: Optimizer, clip: Clip, precision: Precision, device: torch.device, skips: Skips | None = None
+        self,
+        optimizer: Optimizer,
+        clip: Clip,
+        precision: Precision,
+        device: torch.device,
+        skips: Skips | None = None,
+        noise: Noise | None = None,
     ) -> None:
-        if isinstance(optimizer, torch.optim.LBFGS):
-            raise ConfigError("optimizer: LBFGS evaluates the loss several times an update, which this loop does not")
         self.optimizer, self.clip, self.precision, self.skips = optimizer, clip, precision, skips or Skips()
+        self.noise = noise or Noise()
         self.scaler = precision.scaler(device)
         self.scaled = self.scaler.is_enabled()
         # A value on the CPU can be looked at for free before it does harm. On a GPU a look waits for the device: there
@@ -123,6 +117,12 @@ class Update:
         self.looks = self.skips.limit > 0 or (device.type == "cpu" and not self.scaled)
         self.allowed = max(self.skips.limit, OVERFLOWS) if self.scaled else self.skips.limit
         self.parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        self.needs_closure = needs_closure(optimizer)
+        if self.needs_closure and self.scaled:
+            name = type(optimizer).__name__
+            raise ConfigError(
+                f"precision: float16 scales its gradients, which {name} cannot use; type precision=bfloat16 or float32"
+            )
         self._bad: DivergedError | None = None
 
     def backward(self, loss: torch.Tensor) -> None:
@@ -135,10 +135,14 @@ class Update:
             self._look("train/loss", loss)
         (self.scaler.scale(loss) if self.scaled else loss).backward()  # type: ignore[no-untyped-call]
 
-    def step(self) -> torch.Tensor | None:
-        """Clips, updates the weights, clears the gradients; returns the norm before clipping, a scalar tensor.
+    def step(self, evaluate: Callable[[], torch.Tensor] | None = None, number: int = 0) -> Norms | None:
+        """Clips, adds noise, updates the weights, clears the gradients; returns the norms before and after clipping.
 
         None is returned where the update was left out because its loss or gradient is not finite.
+
+        Args:
+            evaluate: brings gradients and loss at the weights as they are then, for an optimizer that needs a closure.
+            number: updates done before this one.
 
         Raises:
             DivergedError: the norm is not finite, is looked at, and not one more update may be left out; the weights
@@ -146,23 +150,36 @@ class Update:
         """
         if self.scaled:
             self.scaler.unscale_(self.optimizer)
-        gradients = [p.grad for p in self.parameters if p.grad is not None]
-        if not gradients:
+        reached = [p for p in self.parameters if p.grad is not None]
+        if not reached:
             raise ConfigError("model: no parameter got a gradient; does the loss depend on the model's output?")
-        norm: torch.Tensor = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
+        norm = norm_of(reached)
         if self.looks or self.scaled:
             self._look("train/grad_norm", norm)
         bad, self._bad = self._bad, None
         self.skips.count(bad, self.allowed)
-        self.clip(gradients, norm)
+        norms = Norms(norm, self.clip(reached, norm))
+        self.noise(reached, number)
         if self.scaled:
             if bad is None:
                 self.scaler.step(self.optimizer)
             self.scaler.update()
+        elif bad is None and self.needs_closure:
+            self.optimizer.step(functools.partial(self._again, evaluate, number))  # type: ignore[arg-type]
         elif bad is None:
             self.optimizer.step()
         self.clear()
-        return norm if bad is None else None
+        return norms if bad is None else None
+
+    def _again(self, evaluate: Callable[[], torch.Tensor], number: int) -> torch.Tensor:
+        """What an optimizer's closure does: new gradients, treated as the first ones were."""
+        self.clear()
+        loss = evaluate()
+        self._bad = None  # the update is under way, and cannot be left out any more
+        reached = [p for p in self.parameters if p.grad is not None]
+        self.clip(reached, norm_of(reached))
+        self.noise(reached, number)
+        return loss
 
     def clear(self) -> None:
         """Lets go of the gradients; faster than optimizer.zero_grad() for small models."""
@@ -197,6 +214,13 @@ class _Optimizer:
         if saved != own:
             raise ValueError(f"the checkpoint is of {saved}, and this run uses {own}")
         self.optimizer.load_state_dict(state)
+
+
+def needs_closure(optimizer: Optimizer) -> bool:
+    """Whether the optimizer's `step` wants a function that brings loss and gradients anew."""
+    closure = inspect.signature(optimizer.step).parameters.get("closure")
+    needed = closure is not None and closure.default is inspect.Parameter.empty
+    return needed or bool(getattr(optimizer, "needs_closure", False))
 
 
 def finite(name: str, value: float, steps: tuple[int, int] | None = None) -> None:

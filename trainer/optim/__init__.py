@@ -5,11 +5,11 @@ from __future__ import annotations
 from torch import nn
 
 from trainer.errors import ConfigError
-from trainer.optim.own import SGDW, AdamWUncorrected, MuonWithAdamW
+from trainer.optim.own import LBFGS, SGDW, AdamWUncorrected, MuonWithAdamW
 from trainer.optim.parameters import Trainable
 from trainer.optim.sparse import SparseAdam
 
-__all__ = ["SGDW", "AdamWUncorrected", "MuonWithAdamW", "SparseAdam", "Trainable", "trainable"]
+__all__ = ["LBFGS", "SGDW", "AdamWUncorrected", "MuonWithAdamW", "SparseAdam", "Trainable", "trainable"]
 
 
 def trainable(model: nn.Module) -> Trainable:

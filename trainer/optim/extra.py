@@ -1,4 +1,4 @@
-"""The optimizers of pytorch_optimizer (the extra `optim`) that are known to resume exactly, and Lookahead and SWATS."""
+"""The optimizers of pytorch_optimizer (the extra `optim`) that are known to resume exactly, some of them mended."""
 
 from __future__ import annotations
 
@@ -38,6 +38,7 @@ MADGRAD = _strict(theirs.MADGRAD)
 NovoGrad = _strict(theirs.NovoGrad)
 Prodigy = _strict(theirs.Prodigy)
 Shampoo = _strict(theirs.Shampoo)
+ScheduleFreeAdamW = _strict(theirs.ScheduleFreeAdamW)
 SOAP = _strict(theirs.SOAP)
 Yogi = _strict(theirs.Yogi)
 
@@ -64,6 +65,27 @@ class SWATS(_strict(theirs.SWATS)):  # type: ignore[misc]
                 group["sgd_ratio"] = group["lr"] / lr
             group["lr"] = lr
         return loss
+
+
+class SAM(theirs.SAM):
+    """Another optimizer with the gradients of the worst weights nearby (Foret et al. 2021, arXiv:2010.01412).
+
+    Args:
+        params: what is optimized. base: makes the other optimizer of `params` and `lr`.
+        rho: how far away the worst weights may be. adaptive: in units of the weights (Kwon et al. 2021).
+    """
+
+    needs_closure = True
+
+    def __init__(
+        self,
+        params: Iterable[Any],
+        base: Callable[..., Optimizer],
+        lr: float,
+        rho: float = 0.05,
+        adaptive: bool = False,
+    ) -> None:
+        super().__init__(params, base, rho=rho, adaptive=adaptive, lr=lr)  # type: ignore[arg-type]
 
 
 def lookahead(

@@ -1,4 +1,4 @@
-"""Optimizers that torch has not: SGDW, AdamW without bias correction, and Muon for every model."""
+"""Optimizers that torch has not, or not for every model: SGDW, AdamW without bias correction, L-BFGS, Muon."""
 
 from __future__ import annotations
 
@@ -50,6 +50,19 @@ class SGDW(torch.optim.SGD):
             for group, decay in zip(self.param_groups, decays, strict=True):
                 group["weight_decay"] = decay
         return loss
+
+
+class LBFGS(torch.optim.LBFGS):
+    """torch's L-BFGS for weights in any memory format, such as channels_last, whose gradients it cannot flatten."""
+
+    def step(self, closure: Callable[[], Any]) -> Any:  # type: ignore[override]
+        def evaluate() -> Any:
+            loss = closure()
+            for p in self.param_groups[0]["params"]:
+                p.grad = None if p.grad is None else p.grad.contiguous()
+            return loss
+
+        return super().step(evaluate)  # type: ignore[no-untyped-call]
 
 
 class AdamWUncorrected(Optimizer):
