@@ -172,9 +172,9 @@ def job() -> tuple[list[str], dict[str, str]]:
 
 
 def _choices(settings: Any) -> dict[str, str]:
-    return {
-        str(group): str(file) for group, file in settings.runtime.choices.items() if not str(group).startswith("hydra/")
-    }
+    followed = ("hydra/", "data/tuned")  # not chosen by anybody
+    chosen = {str(group): str(file) for group, file in settings.runtime.choices.items()}
+    return {group: file for group, file in chosen.items() if not group.startswith(followed)}
 
 
 def parse(override: str) -> Override:
