@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -207,6 +208,20 @@ def test_one_failing_job_does_not_end_a_sweep(tmp_path: Path) -> None:
     assert made.returncode == 1
     assert "1 of 3 jobs finished" in made.stdout
     assert "broken on purpose" in made.stdout
+
+
+def test_a_job_that_does_not_fit_is_refused_with_its_reason_in_the_table(tmp_path: Path) -> None:
+    made = command("train", "-m", *QUICK, "optimizer=sparse_adam,lbfgs", cwd=tmp_path)
+    assert made.returncode == 1
+    table = made.stdout.partition("jobs finished")[2]
+    assert re.search(r"refused +\S*optimizer=sparse_adam\S+  optimizer: SparseAdam takes only sparse gradients", table)
+    assert re.search(r"finished +\S*optimizer=lbfgs", table)
+
+
+def test_several_configs_are_not_shown_at_once(tmp_path: Path) -> None:
+    made = command("train", "-m", "seed=0,1", "--cfg", "job", cwd=tmp_path)
+    assert made.returncode == 2
+    assert "-m: these options show one config" in made.stderr
 
 
 def test_a_model_of_ones_own_trains_from_a_file_and_a_module_in_an_empty_folder(tmp_path: Path) -> None:

@@ -83,6 +83,8 @@ def _hydra_only(words: list[str]) -> int:
     from trainer import _hydra
     from trainer.sweep import Job
 
+    if several := sorted({"-m", "--multirun"} & set(words)):
+        raise ConfigError(f"{several[0]}: these options show one config; leave it out, and give each key one value")
     sys.argv[1:] = words
     _hydra.main(Job())()
     return 0
@@ -141,7 +143,7 @@ def _sweep(words: list[str], overrides: list[str]) -> int:
         code = job.exit_code
     except SystemExit as error:
         code = error.code if isinstance(error.code, int) else 1
-    text, all_finished = table(places)
+    text, all_finished = table(places, job.refused)
     print(text)
     if places and not all_finished:
         print("\nthe same command again does what is missing; a job that failed fails again unless its cause is gone")

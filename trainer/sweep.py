@@ -40,6 +40,9 @@ class Job:
 
     exit_code = 130  # of a sweep that a signal has ended
 
+    def __init__(self) -> None:
+        self.refused: dict[Path, str] = {}  # why a job did not start
+
     def __call__(self, cfg: DictConfig) -> float | None:
         """Runs one job and gives its best monitored value, which sweepers that search ask for."""
         at = job_place(cfg, *_hydra.job())
@@ -67,19 +70,22 @@ class Job:
     def _failed(self, folder: RunFolder, why: str) -> None:
         if folder.path.is_dir():
             folder.write_status(state="failed", error=why)
+        else:
+            self.refused[folder.path] = why
 
 
-def table(places: Sequence[Place]) -> tuple[str, bool]:
+def table(places: Sequence[Place], refused: Mapping[Path, str]) -> tuple[str, bool]:
     """How every job of a sweep ended, a line each, and whether all are finished."""
     lines, states = [], []
     for at in places:
         status = at.folder.read_status()
-        state = at.folder.state()
+        why = refused.get(at.folder.path, status.get("error") or "")
+        state = "refused" if at.folder.path in refused else at.folder.state()
         states.append(state)
         result, monitor = status.get("result") or {}, status.get("monitor", "")
         best = (result.get("best") or {}).get(monitor)
         shown = f"{monitor} {best:.4f} at epoch {result['best']['epoch']}" if best is not None else ""
-        error = (status.get("error") or "").splitlines()[:1] if state == "failed" else []
+        error = why.splitlines()[:1] if state in ("failed", "refused") else []
         lines.append(f"  {state:<12} {at.folder.path.name}  {shown}{''.join(error)}".rstrip())
     finished = states.count("finished")
     root = places[0].sweep if places else None
