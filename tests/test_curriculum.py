@@ -60,6 +60,7 @@ def test_the_share_grows_from_start_to_all_as_the_formula_of_the_paper_says(p: f
         expected = min(1.0, (epoch * (1 - 0.2**p) / 10 + 0.2**p) ** (1 / p))
         assert math.isclose(order.share(epoch), expected)
     assert order.share(9) < order.share(10) == order.share(19) == 1
+    assert order_of(p=p, start="20%", length="10.5epochs", epochs=20).share(10) < 1
 
 
 @pytest.mark.parametrize(("length", "epochs"), [("50%", 3), ("3epochs", 3), ("12steps", 3), ("1.5epochs", 1.5)])
