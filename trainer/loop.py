@@ -50,7 +50,7 @@ class Trainer:
         optimizer: any torch optimizer over the model's parameters.
         schedule: the learning rate over the run, or what makes it of (optimizer, total steps), such as `cosine`.
         epochs: passes over the training set. batch_size: samples of a micro-batch. accumulate: micro-batches an update.
-        curriculum: which samples come first; all of them from the start by default.
+            `full`: all of an epoch. curriculum: which samples come first; all of them from the start by default.
         clip, precision, ema: bounds of the gradients, number format, averaged weights; off by default.
         patience: the monitored metric, and when to stop early; by default `val/loss`, never.
         checkpoints: which checkpoints to keep; by default the best and the last.
