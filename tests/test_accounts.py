@@ -47,6 +47,7 @@ def test_a_lack_of_memory_is_told_with_what_to_type(error: Exception) -> None:
     told = in_words(make_trainer(batch_size=4, accumulate=3), error)
     assert isinstance(told, OutOfMemoryError)
     assert "batch_size=2 accumulate=6 is about the same effective batch" in str(told)
+    assert "batch_size=2 accumulate=full is" in str(in_words(make_trainer(batch_size=4, accumulate="full"), error))
     assert "batch_size" not in str(in_words(make_trainer(batch_size=1), error))
 
 

@@ -27,7 +27,7 @@ NEEDS_ROOT = ("image_folder", "image_mask_folder")
 VARIANTS = ("model/unet_small", "clip/norm", "clip/value", "clip/adaptive", "grad_noise/annealed", "ema/ema",
             "early_stopping/none", "precision/bfloat16", "precision/float16", "warmup/none", "wandb/none",
             "debug/quick", "optimizer/amsbound", "optimizer/lars", "optimizer/lbfgs", "optimizer/lookahead",
-            "optimizer/shampoo", "scheduler/sequential", "scheduler/chained")  # fmt: skip
+            "optimizer/shampoo", "curriculum/none", "scheduler/sequential", "scheduler/chained")  # fmt: skip
 
 # Arguments of optimizers that say how to compute, not what; and AdamW by another name, which is a file of its own.
 TECHNICAL = {"foreach", "fused", "capturable", "differentiable", "maximize"}
@@ -111,7 +111,18 @@ def test_the_values_of_a_file_are_the_defaults_of_its_target(file: str) -> None:
 
 
 def test_every_group_can_be_switched_off_where_off_makes_sense() -> None:
-    for group in ("scheduler", "warmup", "clip", "early_stopping", "ema", "wandb", "hooks", "debug", "experiment"):
+    for group in (
+        "scheduler",
+        "warmup",
+        "curriculum",
+        "clip",
+        "early_stopping",
+        "ema",
+        "wandb",
+        "hooks",
+        "debug",
+        "experiment",
+    ):
         assert "none" in _hydra.options(group), group
 
 

@@ -214,7 +214,34 @@ def test_an_empty_dataset_is_refused() -> None:
         Loader(TensorDataset(torch.zeros(0, 3)), 2)
 
 
-@pytest.mark.parametrize("settings", [{"batch_size": 0}, {"batch_size": -1}, {"accumulate": 0}, {"limit": 0}])
+@pytest.mark.parametrize(("count", "limit"), [(11, None), (10, None), (1, None), (11, 2)])
+def test_a_full_group_is_the_whole_epoch(count: int, limit: int | None) -> None:
+    loader = Loader(points(count), 3, accumulate="full", limit=limit)
+    (group,) = loader.groups(2)
+    assert plain(group) == plain(Loader(points(count), 3, limit=limit).batches(2))
+    assert (loader.steps_per_epoch, loader.batches_per_epoch) == (1, len(group))
+
+
+class Counting(IterableDataset[Any]):
+    def __len__(self) -> int:
+        return 7
+
+    def __iter__(self) -> Iterator[Any]:
+        yield from torch.arange(7.0)[:, None]
+
+
+def test_a_full_group_of_a_stream_is_the_whole_epoch() -> None:
+    (group,) = Loader(Counting(), 3, accumulate="full").groups(0)
+    assert [batch.flatten().tolist() for batch in group] == [[0, 1, 2], [3, 4, 5, 6]]
+
+
+@pytest.mark.parametrize("word", ["ful", "", None, 0, -1, 1.5, True], ids=str)
+def test_a_wrong_number_of_batches_in_a_group_is_refused_with_what_is_allowed(word: Any) -> None:
+    with pytest.raises(ValueError, match=r"^accumulate: .* must be a whole number, at least 1, or full \(all of"):
+        Loader(points(), 3, accumulate=word)
+
+
+@pytest.mark.parametrize("settings", [{"batch_size": 0}, {"batch_size": -1}, {"limit": 0}])
 def test_a_size_that_is_not_positive_is_refused_by_its_name(settings: dict[str, int]) -> None:
     with pytest.raises((ValueError, ConfigError), match=f"{next(iter(settings))}: "):
         Loader(points(), **{"batch_size": 3, **settings})

@@ -9,7 +9,7 @@ import multiprocessing
 import os
 import random
 import signal
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ import pytest
 import torch
 from torch import nn
 from torch.optim import Optimizer
-from torch.utils.data import Dataset, TensorDataset
+from torch.utils.data import Dataset, IterableDataset, TensorDataset
 
 from tests.small import (
     Recorder,
@@ -132,6 +132,60 @@ def test_the_workers_are_gone_once_the_training_is_over(fails: bool) -> None:
     with pytest.raises(DivergedError) if fails else contextlib.nullcontext():
         trainer.fit()
     assert set(multiprocessing.active_children()) <= before
+
+
+class Doubled(nn.Sequential):
+    """A network without batch norm in double precision, where rounding is 1e-16."""
+
+    def __init__(self) -> None:
+        super().__init__(nn.Flatten(), *network(norm=False, dropout=0.0).double())
+
+
+def doubled(count: int) -> TensorDataset:
+    return TensorDataset(*(tensor.double() for tensor in points(count).tensors))
+
+
+@pytest.mark.parametrize("count", [11, 10, 2])
+def test_full_accumulation_is_gradient_descent_on_the_mean_over_all_samples(count: int) -> None:
+    data, plain_model = (doubled(count), doubled(5)), Doubled()
+    optimizer = sgd(plain_model.parameters())
+    for _ in range(3):
+        optimizer.zero_grad()
+        nn.functional.mse_loss(plain_model(data[0].tensors[0]), data[0].tensors[1]).backward()
+        optimizer.step()
+    expected = list(plain_model.parameters())
+    for options in ({"accumulate": "full"}, {"batch_size": count}):
+        trainer = make_trainer(model=Doubled(), data=data, **options)
+        assert trainer.fit().step == 3
+        torch.testing.assert_close(list(trainer.model.parameters()), expected, rtol=1e-12, atol=1e-14)
+    trainer = make_trainer(model=Doubled(), data=data, accumulate=1)  # and the comparison can tell
+    trainer.fit()
+    assert count == 2 or not torch.allclose(next(trainer.model.parameters()), expected[0], rtol=1e-3)
+
+
+@pytest.mark.parametrize("kind", ["dataset", "stream"])
+def test_a_run_of_full_batches_that_is_stopped_in_any_of_them_ends_with_the_same_bits(
+    kind: str, tmp_path: Path
+) -> None:
+    data: Any = (Noisy() if kind == "dataset" else Streamed(), points(5, seed=2))
+    options: dict[str, Any] = {"data": data, "accumulate": "full", "epochs": 4, "resume": "auto"}
+    whole = make_trainer(folder=tmp_path / "whole", **options)
+    whole.fit()
+    for call in range(1, 13):  # every micro-batch of the first three epochs
+        folder = tmp_path / f"cut-{call}"
+        assert make_trainer(folder=folder, task=StopAt(call), **options).fit().step == -(-call // 4)
+        make_trainer(folder=folder, **options).fit()
+        assert newest(folder) == newest(tmp_path / "whole")
+
+
+class Streamed(IterableDataset[Any]):
+    """The points in turn."""
+
+    def __len__(self) -> int:
+        return 11
+
+    def __iter__(self) -> Iterator[Any]:
+        yield from points(11)
 
 
 # ------------------------------------------------------------------------------------------------ stop and go on

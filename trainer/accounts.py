@@ -29,6 +29,7 @@ def plan(trainer: Trainer) -> Plan:
         "steps": f"{count(trainer.epochs, 'epoch')} x {trainer.steps_per_epoch} = {trainer.steps} steps of {samples}",
         "monitor": f"{trainer.best.monitor} ({trainer.best.mode}){stops}",
         "device": f"{trainer.world.describe()}, {trainer.update.precision.dtype}",
+        **({"curriculum": loader.curriculum.words} if loader.curriculum else {}),
         **trainer.lines,
     }
     if attention := _attention(trainer):
@@ -107,5 +108,6 @@ def in_words(trainer: Trainer, error: BaseException) -> BaseException:
     words = str(error).partition("can't allocate memory: ")[2] if isinstance(error, RuntimeError) else ""
     if words or isinstance(error, (MemoryError, torch.OutOfMemoryError)):
         why = (words or str(error)).partition(". Error")[0].splitlines()
-        return OutOfMemoryError(why[0] if why else "", trainer.loader.batch_size, trainer.loader.accumulate)
+        loader = trainer.loader
+        return OutOfMemoryError(why[0] if why else "", loader.batch_size, "full" if loader.full else loader.accumulate)
     return error

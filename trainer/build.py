@@ -76,6 +76,7 @@ def build(
         epochs=cfg.epochs,
         batch_size=cfg.batch_size,
         accumulate=cfg.accumulate,
+        curriculum=instantiate(cfg.curriculum, "curriculum"),
         clip=instantiate(cfg.clip, "clip"),
         noise=instantiate(cfg.grad_noise, "grad_noise"),
         precision=instantiate(cfg.precision, "precision"),

@@ -32,7 +32,7 @@ OFFERED: dict[str, tuple[str, ...]] = {
 """What `build` offers to the target of each group."""
 
 SCALARS = {
-    "seed": "whole", "epochs": "count", "batch_size": "count", "accumulate": "count",
+    "seed": "whole", "epochs": "count", "batch_size": "count", "accumulate": "count or full",
     "evaluate_every": "duration", "log_every": "duration", "checkpoint_every": "duration", "skip_nonfinite": "whole",
     "resume": "resume", "resume_changes": "refuse or allow", "name": "word or null", "runs": "word",
 }  # fmt: skip
@@ -41,7 +41,7 @@ SCALARS = {
 SETTINGS = {"debug": {"batches": "count or null"}}
 """Groups that hold plain values and make no object."""
 
-CHEAP = ("early_stopping", "clip", "ema", "precision", "checkpoint", "warmup", "world", "wandb")
+CHEAP = ("early_stopping", "clip", "ema", "precision", "checkpoint", "warmup", "curriculum", "world", "wandb")
 """Groups whose objects cost nothing to make: their constructors check the ranges."""
 
 NOT_IDENTITY = ("wandb", "runs", "name", "resume", "resume_changes", "checkpoint", "checkpoint_every",
@@ -109,10 +109,13 @@ def _unknown_keys(cfg: DictConfig) -> Iterator[str]:
 def _scalar(name: str, kind: str, value: Any) -> list[str]:
     if value is None and kind.endswith(" or null"):
         return []
+    if value == "full" and kind.endswith(" or full"):
+        return []
     if kind.startswith(("whole", "count")):
         least = 1 if kind.startswith("count") else 0
         wrong = mismatch(value, int) or (f"{value} must be at least {least}" if value < least else None)
-        return [f"{name}: {wrong}"] if wrong else []
+        full = "; a number of batches from 1 on, or full (all of an epoch)" if kind.endswith(" or full") else ""
+        return [f"{name}: {wrong}{full}"] if wrong else []
     if kind == "duration":
         try:
             Duration.parse(str(value), name)

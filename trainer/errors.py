@@ -88,8 +88,9 @@ class DivergedError(TrainerError):
 class OutOfMemoryError(TrainerError):
     """The memory of the device, or of the machine, was not enough."""
 
-    def __init__(self, why: str, batch_size: int, accumulate: int) -> None:
-        half = f"batch_size={batch_size // 2} accumulate={2 * accumulate}"
+    def __init__(self, why: str, batch_size: int, accumulate: int | str) -> None:
+        twice = 2 * accumulate if isinstance(accumulate, int) else accumulate
+        half = f"batch_size={batch_size // 2} accumulate={twice}"
         lines = [f"out of memory ({why})." if why else "out of memory."]
         if batch_size > 1:
             lines.append(

@@ -11,7 +11,7 @@ MEANINGS = {
     "seed": "of the weights and of the order of the data; 0 or more",
     "epochs": "how often to go through the training data",
     "batch_size": "samples in a batch",
-    "accumulate": "batches that make one update",
+    "accumulate": "batches that make one update; full: all of an epoch",
     "evaluate_every": "500steps, 2epochs, 5% (of the run), 10min or never",
     "log_every": "likewise",
     "checkpoint_every": "likewise; what is lost at most when a run is killed",

@@ -19,7 +19,8 @@ from trainer.capsule import Watch
 from trainer.checkpoint import Checkpoint, Checkpoints
 from trainer.clock import Clock
 from trainer.data.base import Data, as_data
-from trainer.data.loader import Batch, loader_of, samples_of
+from trainer.data.curriculum import Curriculum
+from trainer.data.loader import Accumulate, Batch, loader_of, samples_of
 from trainer.durations import Duration, Every, count
 from trainer.ema import Ema
 from trainer.errors import CheckpointError, ConfigError
@@ -52,6 +53,7 @@ class Trainer:
         optimizer: any torch optimizer over the model's parameters.
         schedule: the learning rate over the run, or what makes it of (optimizer, total steps), such as `cosine`.
         epochs: passes over the training set. batch_size: samples of a micro-batch. accumulate: micro-batches an update.
+            `full`: all of an epoch. curriculum: which samples come first; all of them from the start by default.
         clip, noise: bounds of the gradients, and noise on them. precision: number format. ema: averaged weights. All
             off by default.
         patience: the monitored metric, and when to stop early; by default `val/loss`, never.
@@ -78,7 +80,8 @@ class Trainer:
         schedule: Schedule | Callable[[Optimizer, int], Schedule] | None = None,
         epochs: int = 10,
         batch_size: int = 32,
-        accumulate: int = 1,
+        accumulate: Accumulate = 1,
+        curriculum: Curriculum | None = None,
         clip: Clip | None = None,
         noise: Noise | None = None,
         precision: Precision | None = None,
@@ -109,7 +112,8 @@ class Trainer:
         self.config, self.lines = config or {}, lines or {}
         self.signals = Signals()
         shared = {"seed": seed, "device": self.device, "limit": limit}
-        self.loader = loader_of(self.data, "train", batch_size, accumulate=accumulate, **shared)
+        order = {"accumulate": accumulate, "curriculum": curriculum, "epochs": epochs}
+        self.loader = loader_of(self.data, "train", batch_size, **order, **shared)
         val_loader = loader_of(self.data, "val", batch_size, **shared) if self.data.val is not None else None
         self.steps_per_epoch = self.loader.steps_per_epoch
         self.steps = epochs * self.steps_per_epoch
@@ -315,7 +319,7 @@ class Trainer:
         if self.history.due(self.progress.step):
             self.hand_on()
         skips = self.update.skips
-        counts = {"train/skipped": skips.total} if skips.limit else {}
+        counts = self.loader.rates(self.progress) | ({"train/skipped": skips.total} if skips.limit else {})
         return self.history.row(self.progress, self.clock.seconds, {**self._rates, **counts})
 
     def hand_on(self) -> None:

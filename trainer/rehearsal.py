@@ -30,6 +30,7 @@ def rehearse(trainer: Trainer) -> None:
     if trainer.data.val is None and trainer.schedule.unit == "value":
         raise ConfigError("scheduler: there is no validation set, so a plateau schedule would never move")
     _whole_epochs(trainer)
+    trainer.loader.state_dict()  # with a curriculum this scores the samples
     model, task, data = trainer.model, trainer.task, trainer.data
     batch: Any = None
     found: dict[str, float] = {}

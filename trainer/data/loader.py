@@ -11,14 +11,17 @@ import torch
 from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
 from trainer.data.base import BatchSource, Data
+from trainer.data.curriculum import Curriculum
 from trainer.data.stream import Stream
 from trainer.data.workers import Workers
 from trainer.errors import DataError
+from trainer.progress import Progress
 from trainer.state import ORDER, SAMPLE, State, mix
 
 log = logging.getLogger("trainer")
 
 Batch = Any  # whatever the dataset's samples collate to; its first tensor has the samples along dimension 0
+Accumulate = int | Literal["full"]
 
 
 class Loader:
@@ -32,10 +35,12 @@ class Loader:
         dataset: any map-style torch dataset; a `BatchSource` or a `TensorDataset` is indexed a batch at a time. Or an
             `IterableDataset` with a length, which is read in its own order and can only be begun at an epoch's start.
         batch_size: samples of a micro-batch.
-        accumulate: micro-batches of a group; the last group of an epoch may hold fewer.
+        accumulate: micro-batches of a group; the last group of an epoch may hold fewer. `full` is all of an epoch,
+            which is then in memory at once.
         shuffle: a new order each epoch; otherwise the dataset's own.
         workers: loader processes; 0 loads in this one. Not used by the fast path.
         limit: the most batches of an epoch, for a quick look.
+        curriculum: which samples come first in a run of so many `epochs`; all from the start without it.
 
     Raises:
         DataError: the dataset is empty, or has no length.
@@ -46,7 +51,7 @@ class Loader:
         dataset: Dataset[Any],
         batch_size: int,
         *,
-        accumulate: int = 1,
+        accumulate: Accumulate = 1,
         seed: int = 0,
         shuffle: bool = True,
         workers: int = 0,
@@ -54,24 +59,24 @@ class Loader:
         device: torch.device | None = None,
         limit: int | None = None,
         what: str = "training",
+        curriculum: Curriculum | None = None,
+        epochs: int = 1,
     ) -> None:
         if isinstance(dataset, DataLoader):
             raise DataError(f"data: the {what} set is a DataLoader; give its dataset, batches are made of it here")
         if not hasattr(dataset, "__len__"):
             raise DataError(f"data: the {what} set has no length; give it a __len__, the samples of an epoch")
-        for name, value in {
-            "batch_size": batch_size,
-            "accumulate": accumulate,
-            "limit": 1 if limit is None else limit,
-        }.items():
+        for name, value in {"batch_size": batch_size, "limit": 1 if limit is None else limit}.items():
             if value < 1:
                 raise ValueError(f"{name}: {value} must be at least 1")
         if len(dataset) == 0:
             raise DataError(f"data: the {what} set is empty")
-        self.dataset, self.batch_size, self.accumulate = dataset, batch_size, accumulate
+        self.dataset, self.batch_size = dataset, batch_size
         self.seed, self.shuffle, self.limit = seed, shuffle, limit
         self.device = device or torch.device("cpu")
         self._cuts = self._find_cuts()  # where the batches of an epoch begin, and the end of the last
+        self.full, self.accumulate = accumulate == "full", _in_group(accumulate, self.batches_per_epoch)
+        self.curriculum = curriculum.over(dataset, epochs, self.steps_per_epoch) if curriculum else None
         self._source = _as_source(dataset)
         pin = self.device.type == "cuda"
         self.stream = None
@@ -97,7 +102,13 @@ class Loader:
         return -(-self.batches_per_epoch // self.accumulate)
 
     def state_dict(self) -> State:
-        return {"seed": self.seed, "batch_size": self.batch_size, "accumulate": self.accumulate}
+        curriculum = self.curriculum.identity if self.curriculum else "none"
+        return {
+            "seed": self.seed,
+            "batch_size": self.batch_size,
+            "accumulate": self.accumulate,
+            "curriculum": curriculum,
+        }
 
     def load_state_dict(self, state: State) -> None:
         """Compares: the position in an epoch means nothing in another order."""
@@ -109,6 +120,12 @@ class Loader:
                     state[name],
                     now,
                 )
+
+    def rates(self, progress: Progress) -> dict[str, float]:
+        """What a row says of the order: the share of the samples that its epoch draws from, with a curriculum."""
+        if self.curriculum is None:
+            return {}
+        return {"train/curriculum": self.curriculum.share(progress.epoch - (progress.batch == 0))}
 
     def groups(self, epoch: int, start: int = 0) -> Iterator[list[Batch]]:
         """The groups of an epoch from micro-batch `start` on."""
@@ -130,17 +147,18 @@ class Loader:
             found = self.stream.load([b - a for a, b in pairs], epoch)
         else:
             order = self._order(epoch)
-            plan = [order[a:b] for a, b in pairs]
+            plan = [(self.curriculum.draw(epoch, a) if self.curriculum else epoch, order[a:b]) for a, b in pairs]
             if self._source is not None:
-                epoch_seed = mix(self.seed, SAMPLE, epoch)
-                found = (self._source.batch_of(indices, epoch_seed) for indices in plan)
+                found = (self._source.batch_of(indices, mix(self.seed, SAMPLE, draw)) for draw, indices in plan)
             else:
-                found = cast(Workers, self._workers).load(plan, epoch)
+                found = cast(Workers, self._workers).load(plan)
         return found if self.device.type == "cpu" else (to_device(batch, self.device) for batch in found)
 
     def _order(self, epoch: int) -> torch.Tensor:
         if not self.shuffle:
             return torch.arange(self.samples)
+        if self.curriculum is not None:
+            return self.curriculum.indices(self.seed, epoch)
         generator = torch.Generator().manual_seed(mix(self.seed, ORDER, epoch))
         return torch.randperm(self.samples, generator=generator)
 
@@ -158,6 +176,14 @@ def loader_of(data: Data, which: Literal["train", "val"], batch_size: int, **opt
     what = "training" if train else "validation"
     options = {"workers": data.num_workers, "collate": data.collate, "shuffle": train, "what": what, **options}
     return Loader(dataset, batch_size, **options)
+
+
+def _in_group(accumulate: Accumulate, batches: int) -> int:
+    if accumulate == "full":
+        return batches
+    if isinstance(accumulate, bool) or not isinstance(accumulate, int) or accumulate < 1:
+        raise ValueError(f"accumulate: {accumulate!r} must be a whole number, at least 1, or full (all of an epoch)")
+    return accumulate
 
 
 def samples_of(batch: Batch) -> int:

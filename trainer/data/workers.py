@@ -88,13 +88,14 @@ class Workers:
             generator=torch.Generator(),  # else each epoch would draw from the main generator and shift it
         )
 
-    def load(self, plan: list[torch.Tensor], epoch: int) -> Iterator[Batch]:
-        """The batches in turn. Where a worker dies (a signal to the whole process group ends them all) new ones start
-        at the batch that is due, which changes nothing; only if that fails too it is an error."""
+    def load(self, plan: list[tuple[int, torch.Tensor]]) -> Iterator[Batch]:
+        """The batches in turn, each given as (epoch, indices). Where a worker dies (a signal to the whole process group
+        ends them all) new ones start at the batch that is due, which changes nothing; only if that fails too it is an
+        error."""
         done, failed_at = 0, -1
         while done < len(plan):
             try:
-                for batch in self._start(plan[done:], epoch):
+                for batch in self._start(plan[done:]):
                     yield batch
                     done += 1
             except (RuntimeError, ConnectionError, EOFError) as error:
@@ -109,8 +110,8 @@ class Workers:
                 failed_at = done
                 log.warning("data: a loader worker exited unexpectedly (%s); new ones load what is missing", error)
 
-    def _start(self, plan: list[torch.Tensor], epoch: int) -> Iterator[Batch]:
-        self.plan.batches = [[(epoch, index) for index in indices.tolist()] for indices in plan]
+    def _start(self, plan: list[tuple[int, torch.Tensor]]) -> Iterator[Batch]:
+        self.plan.batches = [[(epoch, index) for index in indices.tolist()] for epoch, indices in plan]
         self.loader = self.loader or self._make()
         return started(self.loader)
 
