@@ -76,8 +76,10 @@ def put_to_the_test(name: str, folder: Path) -> dict[str, bool]:
 
 
 def cut(name: str, folder: Path, together: bool = False) -> tuple[Any, list[Any]]:
-    """The result and the logged rows of the same run, stopped in the middle of its second epoch; together, in the middle
-    of each group of micro-batches, which ends with an update: before, at and after the end of the warm-up."""
+    """The result and the logged rows of the same run, stopped in the middle of its second epoch and gone on with.
+
+    Together it is stopped in each group of micro-batches, and so before, at and after the end of the warm-up.
+    """
     stops = [1] * 7 + [0] if together else [6, 0]
     rows: list[Any] = []
     for stop in stops:

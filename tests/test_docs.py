@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import copy
+import functools
 import re
 import shlex
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from trainer import _hydra, config
 from trainer.errors import ConfigError
@@ -58,14 +62,26 @@ def jobs(words: str) -> list[list[str]]:
 
 
 def mistakes(overrides: list[str]) -> list[str]:
+    """What `trainer-check` would say; values are put into a config of the same files, which is composed once."""
+    values = [word for word in overrides if re.match(r"[\w.]+=", word) and word.split("=")[0] not in _hydra.groups()]
     try:
-        return config.problems(_hydra.compose(overrides))
+        cfg = copy.deepcopy(composed(*(word for word in overrides if word not in values)))
+        for word in values:
+            OmegaConf.update(cfg, word.split("=")[0], _hydra.parse(word).value())
+        return config.problems(cfg)
     except ConfigError as error:
         return error.problems
+    except OmegaConfBaseException as error:
+        return [str(error)]
+
+
+@functools.cache
+def composed(*files: str) -> DictConfig:
+    return _hydra.compose(files)
 
 
 def files_meant(overrides: list[str], line: str) -> Iterator[list[str]]:
-    """The words with each file that `loss.weight=...` may be about: those that the line names first, then the others."""
+    """The words with each file that `loss.weight=...` may be about, those that the line names first."""
     told = [word.split("=")[0] for word in overrides]
     for group in dict.fromkeys(key.split(".")[0] for key in told if "." in key and key[0] not in "+~"):
         if group in _hydra.groups() and group not in told:

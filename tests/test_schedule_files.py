@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import io
+import re
 from typing import Any
 
 import pytest
@@ -17,6 +18,8 @@ from trainer.build import build_schedule, schedule_words
 from trainer.errors import ConfigError
 from trainer.preview import plots
 from trainer.schedules import simulate
+from trainer.schedules.several import Several
+
 
 def patient(name: str) -> dict[str, Any]:
     return {"patience": 99} if name in FOLLOW else {}
@@ -140,12 +143,19 @@ def test_a_schedule_of_transformers_that_follows_a_metric_does_the_same_here(nam
     assert rates == pytest.approx(expected)
 
 
-def test_the_docs_name_every_schedule_of_transformers_and_every_file() -> None:
+def test_the_docs_name_every_schedule_of_transformers() -> None:
     text = PAGE.read_text(encoding="utf-8")
     for name in (*RECORDED, *FOLLOWED):
         assert f"| `{name}` |" in text
-    for name in FILES:
-        assert f"| `{name}` |" in text or name == "none"
+
+
+@pytest.mark.parametrize("name", [name for name in FILES if name != "none"])
+def test_the_docs_say_when_each_schedule_moves(name: str) -> None:
+    schedule = maker(name, 3)(SGD([torch.zeros(1)], lr=LR, momentum=0.9))
+    moves = {"value": "evaluation"}.get(schedule.unit, schedule.unit)
+    if isinstance(schedule, Several):
+        moves = "each part its own"
+    assert re.search(rf"^\| `{name}` \| {moves}( or \w+)? \| ", PAGE.read_text(encoding="utf-8"), re.MULTILINE)
 
 
 # --------------------------------------------------------------------------------------------- a length of its own
