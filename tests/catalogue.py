@@ -37,6 +37,11 @@ REFUSED = {"sparse_adam": "takes only sparse gradients"}
 TOGETHER: dict[str, Any] = {"accumulate": 2, "schedule": lambda o: cosine(o, 3).warm_up(3, 0.1)}
 
 
+def always_new() -> dict[str, Any]:
+    """What is tried together and has a state of its own."""
+    return {"ema": Ema(0.9), "clip": Clip(norm=0.5)}
+
+
 def node_of(name: str) -> dict[str, Any]:
     """What a file says, together with the files that its defaults list names."""
     cfg = OmegaConf.load(FOLDER / f"{name}.yaml")
@@ -66,7 +71,7 @@ def build(node: dict[str, Any], *, stop: int = 0, **options: Any) -> Trainer:
         return made
 
     if "schedule" in options:  # with all that is tried together
-        options |= {"ema": Ema(0.9), "clip": Clip(norm=0.5)}
+        options |= always_new()
     return make_trainer(model=model, optimizer=optimizer, task=StopAt(stop) if stop else Regression(), **options)
 
 

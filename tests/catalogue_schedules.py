@@ -11,13 +11,11 @@ import torch
 from omegaconf import OmegaConf
 from torch.optim import AdamW, Optimizer
 
-from tests.catalogue import COLUMNS, ROOT, Found, between, cells
+from tests.catalogue import COLUMNS, ROOT, Found, always_new, between, cells
 from tests.small import StopAt, make_trainer, newest, recorder_of, timeless
 from trainer.build import build_schedule
-from trainer.ema import Ema
 from trainer.loop import Trainer
 from trainer.schedules import Schedule
-from trainer.update import Clip
 
 FOLDER, PAGE = ROOT / "conf" / "scheduler", ROOT / "docs" / "schedules.md"
 FILES = sorted(path.stem for path in FOLDER.glob("*.yaml"))
@@ -49,7 +47,7 @@ def build(name: str, *, together: bool = False, stop: int = 0, **options: Any) -
     changes = {"patience": 1} if name in FOLLOW else {}
     if together:
         schedule = maker(name, 4, "3steps", per_epoch=2, **changes)
-        options |= {"epochs": 4, "accumulate": 2, "clip": Clip(norm=0.5), "ema": Ema(0.9)}
+        options |= {"epochs": 4, "accumulate": 2, **always_new()}
     else:
         schedule = maker(name, 2, **changes)
         options |= {"epochs": 2}
