@@ -29,6 +29,7 @@ STAND_INS = {
     r"=R\b": "=0.1",
     r"=X\b": "=0.001",
     r"\bmy_curves\.\w+": "trainer.schedules.one_minus_sqrt",
+    r"\bmy_scores\.\w+": "math.prod",
     r"\bmy_losses\.\w+": "torch.nn.MSELoss",
     r"torchmetrics\.CohenKappa, task: multiclass, num_classes: 10": "trainer.metrics.Accuracy",
 }
@@ -53,7 +54,7 @@ def jobs(words: str) -> list[list[str]]:
     """The overrides of each run that the words mean; of a sweep the first and the last."""
     for placeholder, value in STAND_INS.items():
         words = re.sub(placeholder, value, words)
-    parts = re.sub(r" (--cfg job|\.\.\.)$", "", words)
+    parts = re.sub(r" (--cfg job|lr_find=true|\.\.\.)$", "", words)
     every = _hydra.implied([part for part in shlex.split(parts, comments=True) if not part.startswith("trainer")])
     if every[0] != "-m":
         return [every]
