@@ -28,10 +28,18 @@ NAMES = sorted(path.stem for path in FOLDER.glob("*.yaml"))
 
 COLUMNS = ("constructs", "trains", "resumes bit for bit", "loads with weights_only", "warm-up", "clip", "accumulation",
            "EMA")  # fmt: skip
+Found = dict[str, bool] | str
+"""What holds of a file, by column; or why it is refused."""
+
 REFUSED = {"sparse_adam": "takes only sparse gradients"}
 """Files that a common model is refused for before it trains, and a part of the reason that is told."""
 
 TOGETHER: dict[str, Any] = {"accumulate": 2, "schedule": lambda o: cosine(o, 3).warm_up(3, 0.1)}
+
+
+def always_new() -> dict[str, Any]:
+    """What is tried together and has a state of its own."""
+    return {"ema": Ema(0.9), "clip": Clip(norm=0.5)}
 
 
 def node_of(name: str) -> dict[str, Any]:
@@ -63,7 +71,7 @@ def build(node: dict[str, Any], *, stop: int = 0, **options: Any) -> Trainer:
         return made
 
     if "schedule" in options:  # with all that is tried together
-        options |= {"ema": Ema(0.9), "clip": Clip(norm=0.5)}
+        options |= always_new()
     return make_trainer(model=model, optimizer=optimizer, task=StopAt(stop) if stop else Regression(), **options)
 
 
@@ -116,28 +124,35 @@ def home(name: str) -> str:
     return "torch" if target.startswith("torch.") else "own"
 
 
-def page(rows: dict[str, dict[str, bool] | str]) -> str:
+def cells(row: Found) -> list[str]:
+    """The row of a table, without its first cells."""
+    return ["refused"] * len(COLUMNS) if isinstance(row, str) else ["yes" if row[c] else "NO" for c in COLUMNS]
+
+
+def between(text: str, mark: str, module: str, lines: list[str]) -> str:
+    """The text of a page with these lines between two marks, the first of which says how they are made."""
+    begin, end = f"<!-- {mark}: begin (python -m {module}) -->", f"<!-- {mark}: end -->"
+    made, found = re.subn(f"{re.escape(begin)}.*?{end}", "\n".join([begin, *lines, end]), text, flags=re.DOTALL)
+    assert found == 1, f"{begin} ... {end} is in the page {found} times"
+    return made
+
+
+def page(rows: dict[str, Found]) -> str:
     """docs/optimizers.md: its table from what was found, or from the reason of a refusal."""
-    head = ["`optimizer=`", "from", *COLUMNS]
-    lines = [f"| {' | '.join(head)} |", "|---|---|" + ":-:|" * len(COLUMNS)]
-    for name, row in rows.items():
-        cells = ["refused"] * len(COLUMNS) if isinstance(row, str) else ["yes" if row[c] else "NO" for c in COLUMNS]
-        lines.append(f"| {' | '.join([name, home(name), *cells])} |")
-    says = [f"| {name} | {comment(name)} |" for name in rows]
-    text = PAGE.read_text(encoding="utf-8")
-    for mark, made in (("found", lines), ("files", ["| `optimizer=` | what its file says |", "|---|---|", *says])):
-        begin, end = f"<!-- {mark}: begin (python -m tests.catalogue) -->", f"<!-- {mark}: end -->"
-        text = re.sub(f"{re.escape(begin)}.*?{end}", "\n".join([begin, *made, end]), text, flags=re.DOTALL)
-    return text
+    found = [f"| {' | '.join(['`optimizer=`', 'from', *COLUMNS])} |", "|---|---|" + ":-:|" * len(COLUMNS)]
+    found += [f"| {' | '.join([name, home(name), *cells(row)])} |" for name, row in rows.items()]
+    says = ["| `optimizer=` | what its file says |", "|---|---|", *(f"| {name} | {comment(name)} |" for name in rows)]
+    text = between(PAGE.read_text(encoding="utf-8"), "found", "tests.catalogue", found)
+    return between(text, "files", "tests.catalogue", says)
 
 
-def expected() -> dict[str, dict[str, bool] | str]:
+def expected() -> dict[str, Found]:
     """What `test_catalogue` demands of every file, so that the page need not be found anew."""
     return {name: REFUSED.get(name, dict.fromkeys(COLUMNS, True)) for name in NAMES}
 
 
 def main() -> None:
-    rows: dict[str, dict[str, bool] | str] = {}
+    rows: dict[str, Found] = {}
     with tempfile.TemporaryDirectory() as folder:
         for name in NAMES:
             try:

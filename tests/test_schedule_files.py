@@ -1,47 +1,28 @@
-"""Each file of conf/scheduler: its preview is what a training does, and a stop changes nothing."""
+"""Each file of conf/scheduler: its preview is what a training does, its state is plain, its curve is the known one."""
 
 from __future__ import annotations
 
 import functools
 import io
-from pathlib import Path
+import re
 from typing import Any
 
 import pytest
 import torch
 from omegaconf import OmegaConf
-from torch.optim import SGD, AdamW, Optimizer
+from torch.optim import SGD
 
-from tests.small import StopAt, make_trainer, newest, recorder_of, timeless
+from tests.catalogue_schedules import FILES, FOLLOW, LR, PAGE, PER_EPOCH, adamw, config, maker
+from tests.small import make_trainer, recorder_of
 from trainer.build import build_schedule, schedule_words
 from trainer.errors import ConfigError
 from trainer.preview import plots
-from trainer.schedules import Schedule, simulate
-
-CONF = Path(__file__).resolve().parents[1] / "conf/scheduler"
-FILES = sorted(path.stem for path in CONF.glob("*.yaml"))
-FOLLOW = ("plateau", "greedy")  # a metric: what they do is not known before
-PER_EPOCH, LR = 4, 0.05
-
-
-def config(name: str, epochs: int, warmup: str = "never", start: float = 0.1, **changes: Any) -> Any:
-    node: Any = OmegaConf.to_container(OmegaConf.load(CONF / f"{name}.yaml"))
-    before = {"_target_": "trainer.schedules.Warmup", "length": warmup, "start_factor": start}
-    return OmegaConf.create({"epochs": epochs, "scheduler": {**node, **changes}, "warmup": before})
-
-
-def maker(name: str, epochs: int, warmup: str = "never", **changes: Any) -> functools.partial[Schedule]:
-    """Makes the schedule of a file for an optimizer."""
-    return functools.partial(build_schedule, config(name, epochs, warmup, **changes), per_epoch=PER_EPOCH, mode="min")
+from trainer.schedules import simulate
+from trainer.schedules.several import Several
 
 
 def patient(name: str) -> dict[str, Any]:
     return {"patience": 99} if name in FOLLOW else {}
-
-
-def adamw(parameters: Any) -> Optimizer:
-    first, *rest = parameters
-    return AdamW([{"params": [first], "lr": LR / 10, "name": "first"}, {"params": rest}], lr=LR)
 
 
 @pytest.mark.parametrize("warmup", ["never", "5steps"])
@@ -57,29 +38,6 @@ def test_the_rates_of_a_training_are_those_of_the_preview_at_every_step(name: st
     moved = [row["momentum/1"] for row in rows if "momentum/1" in row]
     assert moved == (curves.momenta[1] if curves.momenta else [])
     assert len(curves.lrs[0]) == len(rows) == 12
-
-
-@pytest.mark.parametrize("name", FILES)
-def test_a_run_that_is_stopped_after_each_update_ends_with_the_same_bits(name: str, tmp_path: Path) -> None:
-    """Through checkpoints on the disk, which are read as plain data; a metric is followed after each update."""
-    changes = {"patience": 1} if name in FOLLOW else {}
-
-    def attempt(folder: str, stop: bool) -> tuple[Any, list[Any], str]:
-        trainer = make_trainer(
-            task=StopAt(1) if stop else StopAt(0), optimizer=adamw, epochs=2, evaluate_every="1step",
-            schedule=maker(name, 2, "2steps", **changes), folder=tmp_path / folder, resume="auto",
-        )  # fmt: skip
-        outcome = trainer.fit()
-        return newest(tmp_path / folder), timeless(recorder_of(trainer).got), outcome.state
-
-    expected, rows, _ = attempt("whole", stop=False)
-    cut: list[Any] = []
-    for n in range(8):
-        state, new, ended = attempt("cut", stop=n < 7)
-        cut += new
-        assert ended == ("interrupted" if n < 7 else "finished")
-    assert cut == rows
-    assert state == expected
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -185,12 +143,19 @@ def test_a_schedule_of_transformers_that_follows_a_metric_does_the_same_here(nam
     assert rates == pytest.approx(expected)
 
 
-def test_the_docs_name_every_schedule_of_transformers_and_every_file() -> None:
-    text = (CONF.parents[1] / "docs/schedules.md").read_text(encoding="utf-8")
+def test_the_docs_name_every_schedule_of_transformers() -> None:
+    text = PAGE.read_text(encoding="utf-8")
     for name in (*RECORDED, *FOLLOWED):
         assert f"| `{name}` |" in text
-    for name in FILES:
-        assert f"| `{name}` |" in text or name == "none"
+
+
+@pytest.mark.parametrize("name", [name for name in FILES if name != "none"])
+def test_the_docs_say_when_each_schedule_moves(name: str) -> None:
+    schedule = maker(name, 3)(SGD([torch.zeros(1)], lr=LR, momentum=0.9))
+    moves = {"value": "evaluation"}.get(schedule.unit, schedule.unit)
+    if isinstance(schedule, Several):
+        moves = "each part its own"
+    assert re.search(rf"^\| `{name}` \| {moves}( or \w+)? \| ", PAGE.read_text(encoding="utf-8"), re.MULTILINE)
 
 
 # --------------------------------------------------------------------------------------------- a length of its own
