@@ -275,9 +275,9 @@ def test_a_value_that_must_be_given_is_not_passed_on() -> None:
         ("wraps.Net", "model: wraps.Net cannot be imported: No module named 'einops_x' (wraps.py:2)"),
         ("syntax.Net", "model: syntax.Net cannot be imported: invalid syntax (syntax.py:2)"),
         ("exits.Net", "model: exits.Net cannot be imported: SystemExit: 3 (exits.py:1)"),
-        ("math.pi", "model._target_: math.pi is a float, and a class or function is needed"),
+        ("math.pi", "model: math.pi is a float, and a class or function is needed"),
         ("os.system", "model._target_: Hydra refuses os.system"),
-        ("", "model._target_: '' is not a path like torch.optim.SGD"),
+        ("", "model: '' is not a path like torch.optim.SGD"),
     ],
 )  # fmt: skip
 def test_a_target_that_cannot_be_found_is_told_with_the_innermost_cause(target: str, message: str) -> None:

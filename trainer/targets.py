@@ -34,7 +34,7 @@ def find(target: Any, key: str) -> Callable[..., Any]:
             cannot be called.
     """
     if not isinstance(target, str) or not all(target.split(".")):
-        raise ConfigError(f"{key}._target_: {target!r} is not a path like torch.optim.SGD")
+        raise ConfigError(f"{key}: {target!r} is not a path like torch.optim.SGD")
     found: Any = None
     parts = target.split(".")
     for n, part in enumerate(parts):
@@ -51,7 +51,7 @@ def find(target: Any, key: str) -> Callable[..., Any]:
                 raise ConfigError(_absent(target, key, parts[:n], part, found)) from None
             raise ConfigError(f"{key}: {target} cannot be imported: {cause(error)}") from error
     if not callable(found):
-        raise ConfigError(f"{key}._target_: {target} is a {type(found).__name__}, and a class or function is needed")
+        raise ConfigError(f"{key}: {target} is a {type(found).__name__}, and a class or function is needed")
     result: Callable[..., Any] = found
     return result
 

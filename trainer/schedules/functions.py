@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import functools
-import importlib
 import inspect
 import math
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Literal
 
 from torch.optim import Optimizer, lr_scheduler
 
-from trainer.errors import ConfigError, did_you_mean
 from trainer.schedules.base import Schedule, shaped
+from trainer.targets import find
 
 Per = Literal["step", "epoch"]
 
@@ -57,26 +56,10 @@ def times_095(epoch: int) -> float:
 
 
 def _named(function: str | Callable[..., float], **known: int) -> Callable[[int], float]:
-    found = _find(function) if isinstance(function, str) else function
+    found = find(function, "function") if isinstance(function, str) else function
     try:
         names = list(inspect.signature(found).parameters)
     except (TypeError, ValueError):  # of a builtin that does not tell
         names = []
     # a partial keeps a user's object out of the state, where LambdaLR would put its attributes
     return functools.partial(found, **{name: value for name, value in known.items() if name in names[1:]})
-
-
-def _find(path: str) -> Callable[..., Any]:
-    module, _, name = path.rpartition(".")
-    if not module:
-        raise ConfigError(f"function: {path!r} is not a path like my_module.my_curve")
-    try:
-        holder = importlib.import_module(module)
-    except Exception as error:
-        raise ConfigError(f"function: {path} cannot be imported: {error}") from error
-    found = getattr(holder, name, None)
-    if not callable(found):
-        near = did_you_mean(name, [other for other, value in vars(holder).items() if callable(value)])
-        raise ConfigError(f"function: {module} has no function {name}; {near}")
-    result: Callable[..., Any] = found
-    return result
