@@ -37,6 +37,7 @@ LIFE = """
 import os, signal, sys
 from dataclasses import replace
 import numpy as np
+from PIL import Image
 from trainer.folder import RunFolder
 from trainer.records import Outcome, Panel
 from trainer.tracking.base import Plan, Trackers
@@ -47,6 +48,7 @@ from trainer.tracking.shipper import Shipper, Wandb
 path, first, last, end, settings = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), sys.argv[4], eval(sys.argv[5])
 folder = RunFolder(path)
 folder.create()
+Image.fromarray(np.full((4, 6, 3), first, np.uint8)).save(folder.preview)
 ship = Shipper(folder, Wandb(**settings), id="r1", name="run one", group="g", config={"optimizer": {"lr": 0.1}})
 ship.launch()
 journal = Journal(folder)
@@ -118,7 +120,7 @@ def journal_of(folder: RunFolder) -> list[dict]:
 
 def plain(rows: list[dict]) -> list[dict]:
     """Rows as the journal has them: without what wandb and pictures add, NaN as null."""
-    drop = ("_", "trainer/step", "val/examples")
+    drop = ("_", "trainer/step", "val/examples", "schedule")
     found = [{"step": row["_step"], **{k: v for k, v in row.items() if not k.startswith(drop)}} for row in rows]
     lost = (None, "NaN")
     return [
@@ -240,6 +242,14 @@ def test_pictures_arrive_as_they_were_with_their_masks_and_class_names(online: t
     assert labels["val/examples_wandb_delimeter_true"]["value"] == {"0": "water", "1": "land"}
 
 
+def test_the_drawn_schedule_arrives_with_the_first_row(online: tuple[RunFolder, Run, str]) -> None:
+    folder, run, _ = online
+    (row,) = (row for row in run.history if "schedule" in row)
+    assert row["_step"] == 1
+    with Image.open(folder.preview) as kept:
+        np.testing.assert_array_equal(pixels(run.files[row["schedule"]["filenames"][0]]), np.asarray(kept))
+
+
 def pixels(data: bytes) -> np.ndarray:
     with Image.open(io.BytesIO(data)) as picture:
         return np.asarray(picture)
@@ -315,7 +325,14 @@ def test_an_offline_run_has_its_masks_and_their_class_names(offline: tuple[RunFo
 
 def test_wandb_writes_nowhere_but_into_its_folder(offline: tuple[RunFolder, Path, list[dict], str]) -> None:
     folder = offline[0]
-    assert {path.name for path in folder.path.iterdir()} == {".shipper", "wandb", "metrics.jsonl", "media", "train.log"}
+    assert {path.name for path in folder.path.iterdir()} == {
+        ".shipper",
+        "wandb",
+        "metrics.jsonl",
+        "media",
+        "preview.png",
+        "train.log",
+    }
 
 
 def test_a_server_that_is_down_costs_a_message_and_the_run_is_sent_later(

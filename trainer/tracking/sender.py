@@ -42,6 +42,7 @@ class Sender:
         self._journal = Tail(folder.metrics)
         self._best = Best(spec.monitor, spec.direction)
         self._after = 0  # rows up to this step are there already
+        self._drawn = False  # whether the curve of the learning rate is there
         self._run: Any = None
 
     def open(self) -> None:
@@ -195,13 +196,16 @@ class Sender:
         self.sent.step = step
 
     def _pictures(self, step: int) -> dict[str, list[Any]]:
-        """The panels of that step, one list of pictures under each name."""
+        """The panels of that step, one list of pictures under each name; with the first row the drawn schedule."""
         pictures: dict[str, list[Any]] = {}
         try:
+            if not self._drawn and self.folder.preview.is_file():
+                pictures["schedule"] = [self._wandb.Image(str(self.folder.preview))]
+            self._drawn = True
             panels = read_panels(self.folder.media_at(step))
         except (OSError, ValueError, KeyError) as error:
             self.box.tell("warning", f"the pictures of step {step} cannot be read: {brief(error)}")
-            return {}
+            return pictures
         for panel in panels:
             pictures.setdefault(panel.name, []).append(picture(self._wandb, panel))
         return pictures
