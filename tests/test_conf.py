@@ -26,7 +26,7 @@ NEEDS_ROOT = ("image_folder", "image_mask_folder")
 # Files that are there to differ from the defaults of their target.
 VARIANTS = ("model/unet_small", "clip/norm", "clip/value", "ema/ema", "early_stopping/none", "precision/bfloat16",
             "precision/float16", "warmup/none", "wandb/none", "debug/quick", "optimizer/amsbound", "optimizer/lars",
-            "optimizer/lookahead", "scheduler/sequential", "scheduler/chained")  # fmt: skip
+            "optimizer/lookahead", "param_groups/none", "scheduler/sequential", "scheduler/chained")  # fmt: skip
 
 # Arguments of optimizers that say how to compute, not what; and AdamW by another name, which is a file of its own.
 TECHNICAL = {"foreach", "fused", "capturable", "differentiable", "maximize"}

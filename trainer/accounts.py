@@ -10,6 +10,7 @@ import torch
 from trainer.durations import count
 from trainer.errors import DivergedError, OutOfMemoryError
 from trainer.folder import shown
+from trainer.optim.freezing import describe
 from trainer.records import Outcome
 from trainer.tracking.base import Plan
 
@@ -31,6 +32,8 @@ def plan(trainer: Trainer) -> Plan:
         "device": f"{trainer.world.describe()}, {trainer.update.precision.dtype}",
         **trainer.lines,
     }
+    if groups := describe(trainer.update.optimizer, trainer.freezing.thaws, trainer.steps):
+        lines["groups"] = groups
     if attention := _attention(trainer):
         lines["attention"] = "; ".join(attention)
     if trainer.folder is not None:

@@ -41,7 +41,7 @@ SCALARS = {
 SETTINGS = {"debug": {"batches": "count or null"}}
 """Groups that hold plain values and make no object."""
 
-CHEAP = ("early_stopping", "clip", "ema", "precision", "checkpoint", "warmup", "world", "wandb")
+CHEAP = ("early_stopping", "clip", "ema", "precision", "checkpoint", "warmup", "world", "wandb", "param_groups")
 """Groups whose objects cost nothing to make: their constructors check the ranges."""
 
 NOT_IDENTITY = ("wandb", "runs", "name", "resume", "resume_changes", "checkpoint", "checkpoint_every",

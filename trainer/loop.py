@@ -26,6 +26,7 @@ from trainer.folder import RunFolder, step_name
 from trainer.history import History, check, check_window
 from trainer.hooks import Hook, Hooks
 from trainer.monitor import Best, Patience, direction
+from trainer.optim import Freezing
 from trainer.progress import Progress
 from trainer.records import Evaluation, Outcome, Resume, Row, RunState
 from trainer.rehearsal import rehearse
@@ -116,6 +117,8 @@ class Trainer:
         # Policy: whatever can change the course of a run is a part, called on a written line below.
         self.update = Update(optimizer, clip or Clip(), precision or Precision(), self.device, Skips(skip_nonfinite))
         self.schedule = as_schedule(schedule(optimizer, self.steps) if callable(schedule) else schedule, optimizer)
+        self.freezing = Freezing(optimizer, *length)
+        self.schedule.thaws = self.freezing.thaws
         self.ema = ema or Ema()
         plain = getattr(self.model, "_orig_mod", self.model)  # of a compiled model the one that was compiled
         self.ema.attach(plain)
@@ -219,6 +222,7 @@ class Trainer:
         The loss of the group is the mean over its samples, so that accumulation over ragged batches is exact.
         """
         seed_generators(mix(self.seed, STEP, self.progress.step, self.world.rank), cuda=self.device.type == "cuda")
+        self.freezing.apply(self.progress.step)
         sizes = [samples_of(batch) for batch in group]
         samples = sum(sizes)
         losses = []
