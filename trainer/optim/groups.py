@@ -14,13 +14,12 @@ from torch.optim import Optimizer
 
 from trainer.durations import Duration
 from trainer.errors import ConfigError, did_you_mean
-from trainer.optim.parameters import Trainable, trainable
+from trainer.optim.parameters import NORMS, Trainable, trainable
 
 REST = "rest"
 """The name of the group of all weights that no rule matches."""
 
 _KEYS = ("match", "lr", "lr_factor", "weight_decay", "freeze")
-_NORMS = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
 
 
 @dataclass(frozen=True)
@@ -97,7 +96,8 @@ class Groups:
     def _matched(self, model: nn.Module, params: Trainable) -> tuple[dict[str, int], list[str]]:
         """The place of the rule of each weight that has one, and what is wrong with the patterns."""
         names, taken = [name for name, _ in params], dict[str, int]()
-        known = [*dict.fromkeys(name for name, _ in model.named_modules() if name), *names]
+        parts = [name.split(".") for name in names]
+        known = list(dict.fromkeys(".".join(part[:n]) for n in range(1, max(map(len, parts)) + 1) for part in parts))
         wrong = []
         for n, rule in enumerate(self.rules):
             key = f"rules.{rule.name}"
@@ -164,7 +164,7 @@ class Groups:
         """Vectors and numbers, the weights of norms, and what the model itself names, as those of timm do."""
         told: Any = getattr(model, "no_weight_decay", None)
         named = set(told()) if callable(told) else set()
-        vectors = {name for name, p in params if p.ndim <= 1 or isinstance(params.owners[name], _NORMS)}
+        vectors = {name for name, p in params if p.ndim <= 1 or isinstance(params.owners[name], NORMS)}
         return vectors | named
 
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from trainer.errors import ConfigError
-from trainer.optim.parameters import Params, Trainable, grouped, named
+from trainer.optim.parameters import NORMS, Params, Trainable, grouped, named
 
 
 class SGDW(torch.optim.SGD):
@@ -178,8 +178,8 @@ def _split(params: Iterable[Any], patterns: Sequence[str]) -> tuple[list[Any], l
     entries = named(params)
 
     def for_muon(name: str, parameter: Tensor) -> bool:
-        embedding = isinstance(owners.get(name), (nn.Embedding, nn.EmbeddingBag))
-        return parameter.ndim == 2 and not embedding and not any(fnmatch(name, pattern) for pattern in patterns)
+        other = isinstance(owners.get(name), (nn.Embedding, nn.EmbeddingBag, *NORMS))
+        return parameter.ndim == 2 and not other and not any(fnmatch(name, pattern) for pattern in patterns)
 
     return [entry for entry in entries if for_muon(*entry)], [entry for entry in entries if not for_muon(*entry)]
 
