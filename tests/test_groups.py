@@ -18,6 +18,7 @@ from trainer.build import build, build_optimizer, foresee
 from trainer.errors import ConfigError
 from trainer.loop import Trainer
 from trainer.optim import Groups, Trainable, trainable
+from trainer.optim.groups import decoupled
 from trainer.overrides import apply, check
 from trainer.schedules import simulate
 from trainer.update import Clip
@@ -114,6 +115,13 @@ def test_biases_are_left_out_of_the_decay_of_an_optimizer_by_itself_where_it_is_
     assert spared == {"auto": vectors if name in DECOUPLED else set(), True: vectors, False: set()}
 
 
+def test_the_decay_of_an_optimizer_inside_another_counts() -> None:
+    for name in ("sgdw", "momentum"):
+        base = {**node_of(name), "_partial_": True}
+        optimizer = made("lookahead", [nn.Parameter(torch.zeros(1))], base=base, lr=LR)
+        assert decoupled(optimizer) == (name == "sgdw")
+
+
 def test_where_nothing_differs_the_optimizer_is_given_plain_parameters() -> None:
     given = []
 
@@ -153,6 +161,7 @@ def test_a_weight_follows_the_first_rule_that_matches_it() -> None:
     }  # fmt: skip
     decays = told_by_name(optimizer, model, "weight_decay")
     assert (decays["head.bias"], decays["head.weight"], decays["blocks.1.weight"]) == (0.3, DECAY, 0.0)
+    assert [group["name"] for group in optimizer.param_groups].count("own") == 1, "no layers where the rate is given"
     frozen = told_by_name(optimizer, model, "freeze")
     assert [name for name in frozen if frozen[name]] == ["blocks.2.weight"]
 
@@ -176,6 +185,18 @@ def test_the_first_step_of_every_optimizer_follows_the_rates_of_the_groups(name:
     for key, factor in factors.items():
         assert less[key] == pytest.approx(whole[key] * factor**power, rel=1e-2), key
         assert whole[key] > 0
+
+
+def test_the_rate_that_adabound_closes_in_on_follows_too() -> None:
+    model = Stack()
+    rules = {"head": {"lr_factor": 0.1}}
+    optimizer = Groups(rules=rules).make(model, lambda params: made("adabound", params, gamma=1e9))
+    start = {name: p.detach().clone() for name, p in model.named_parameters()}
+    for parameter in model.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    optimizer.step()
+    moves = {name: (start[name] - p).detach().mean().item() for name, p in model.named_parameters()}
+    assert moves["head.weight"] == pytest.approx(moves["embed.weight"] / 10, rel=1e-3)
 
 
 def test_the_highest_rate_of_a_cycle_keeps_the_ratio_of_the_groups() -> None:
