@@ -27,7 +27,8 @@ NEEDS_ROOT = ("image_folder", "image_mask_folder")
 VARIANTS = ("model/unet_small", "clip/norm", "clip/value", "clip/adaptive", "grad_noise/annealed", "ema/ema",
             "early_stopping/none", "precision/bfloat16", "precision/float16", "warmup/none", "wandb/none",
             "debug/quick", "optimizer/amsbound", "optimizer/lars", "optimizer/lbfgs", "optimizer/lookahead",
-            "optimizer/shampoo", "curriculum/none", "scheduler/sequential", "scheduler/chained")  # fmt: skip
+            "optimizer/shampoo", "curriculum/none", "param_groups/none",
+            "scheduler/sequential", "scheduler/chained")  # fmt: skip
 
 # Arguments of optimizers that say how to compute, not what; and AdamW by another name, which is a file of its own.
 TECHNICAL = {"foreach", "fused", "capturable", "differentiable", "maximize"}

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image, ImageColor
+from PIL import Image, ImageChops, ImageColor
 
 from trainer import preview
 from trainer.schedules import Curves
@@ -60,7 +60,9 @@ def test_a_picture_that_cannot_be_written_is_no_reason_to_stop(tmp_path: Path) -
 
 def test_what_a_run_has_lived_is_drawn_as_it_was(tmp_path: Path) -> None:
     metrics = tmp_path / "metrics.jsonl"
-    metrics.write_text("".join(f'{{"step": {n}, "lr/a": {n}.5, "x": 9, "lr/b": {n}.0}}\n' for n in (2, 3, 5)))
+    metrics.write_text(
+        "".join(f'{{"step": {n}, "lr": {n}.5, "lr/a": {n}.5, "x": 9, "lr/b": {n}.0}}\n' for n in (2, 3, 5))
+    )
     planned = [[0.5] * 6, [0.0] * 6]
     found = preview.lived([list(line) for line in planned], metrics, step=3)
     assert found == [[0.5, 2.5, 3.5, 0.5, 0.5, 0.5], [0.0, 2.0, 3.0, 0.0, 0.0, 0.0]]
@@ -132,3 +134,19 @@ def test_any_curve_can_be_shown_in_a_terminal(curve: list[float]) -> None:
 )
 def test_a_curve_is_told_in_a_line(curves: Curves, words: str) -> None:
     assert preview.in_words(curves) == words
+
+
+def test_the_groups_are_named_in_the_colours_of_their_lines(tmp_path: Path) -> None:
+    for name, names in (("plain", ()), ("named", ["rest", "encoder"]), ("many", ["a long name"] * 99)):
+        preview.draw(tmp_path / f"{name}.png", [[0.1] * 50, [0.2] * 50], 10, names=names)
+    plain, named, many = (
+        Image.open(tmp_path / f"{name}.png").crop((0, 0, 900, 30)) for name in ("plain", "named", "many")
+    )
+    colours = [{n: count for count, n in image.getcolors(1 << 20)} for image in (plain, named)]
+    for line in preview.LINES[:2]:
+        colour = tuple(bytes.fromhex(line[1:]))
+        assert colour not in colours[0]
+        assert colour in colours[1]
+    box = ImageChops.difference(many, plain).getbbox()
+    assert box is not None
+    assert box[2] < 720, "the momentum is written there"

@@ -61,7 +61,7 @@ def groups() -> list[str]:
 def implied(words: Sequence[str]) -> list[str]:
     """The words of a command line with what they imply: `data=digits` alone means `experiment=digits`.
 
-    `warmup=500steps` means `warmup=linear warmup.length=500steps`.
+    `warmup=500steps` means `warmup=linear warmup.length=500steps`. A key below `param_groups.rules` needs no `+`.
 
     The data decides which model and task make sense; where an experiment has the name of the data and none is typed,
     that one is meant.
@@ -74,6 +74,8 @@ def implied(words: Sequence[str]) -> list[str]:
 
 
 def _spelt_out(word: str) -> list[str]:
+    if re.match(r"\+?param_groups\.rules\.", word):  # new to the config, or there already: both are meant
+        return ["++" + word.lstrip("+")]
     lengths = re.fullmatch(r"warmup=(\d[\d.]*\s*[a-zA-Z%]+(?:,\d[\d.]*\s*[a-zA-Z%]+)*)", word)
     return ["warmup=linear", f"warmup.length={lengths[1]}"] if lengths else [word]
 

@@ -10,6 +10,7 @@ import torch
 from trainer.durations import count
 from trainer.errors import DivergedError, OutOfMemoryError
 from trainer.folder import shown
+from trainer.optim.freezing import describe
 from trainer.records import Outcome
 from trainer.tracking.base import Plan
 
@@ -32,6 +33,8 @@ def plan(trainer: Trainer) -> Plan:
         **({"curriculum": loader.curriculum.words} if loader.curriculum else {}),
         **trainer.lines,
     }
+    if groups := describe(trainer.update.optimizer, trainer.freezing.thaws, trainer.steps):
+        lines["groups"] = groups
     if attention := _attention(trainer):
         lines["attention"] = "; ".join(attention)
     if trainer.folder is not None:

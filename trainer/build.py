@@ -23,7 +23,7 @@ from trainer.errors import CheckpointError, ConfigError, TrainerError, did_you_m
 from trainer.folder import RunFolder
 from trainer.loop import Trainer
 from trainer.monitor import Mode, direction
-from trainer.optim import trainable
+from trainer.optim import Groups
 from trainer.preview import draw, in_words, lived
 from trainer.records import Resume
 from trainer.schedules import Curves, Schedule, simulate
@@ -59,7 +59,7 @@ def build(
     task = instantiate(cfg.task, "task", criterion=criterion, **data.facts)
     model = build_model(cfg, data.facts)
     model.to(world.device)
-    optimizer = instantiate(cfg.optimizer, "optimizer", params=trainable(model))
+    optimizer = build_optimizer(cfg, model)
     patience = instantiate(cfg.early_stopping, "early_stopping")
     patience.mode = direction(patience.monitor, patience.mode, task.measures)
     limit = cfg.debug.batches
@@ -99,7 +99,7 @@ def build(
     )
     if folder is not None:
         lrs = lived(curves.lrs, folder.metrics, trainer.progress.step)
-        draw(folder.preview, lrs, per_epoch, curves.momenta)
+        draw(folder.preview, lrs, per_epoch, curves.momenta, curves.names)
     return trainer
 
 
@@ -112,6 +112,20 @@ def build_model(cfg: DictConfig, facts: dict[str, Any]) -> nn.Module:
         raise ConfigError(f"model: {cfg.model._target_} gives a {made}, and a torch.nn.Module is needed")
     Buffers([model])  # gives expanded ones memory of their own, so that weights can be loaded
     return model
+
+
+def build_optimizer(cfg: DictConfig, model: nn.Module) -> Optimizer:
+    """The optimizer of a config for a model's weights, in the groups that `param_groups` makes of them.
+
+    Raises:
+        ConfigError: a rule matches no weight, or the optimizer does not take it; all are told.
+    """
+    groups: Groups = instantiate(cfg.param_groups, "param_groups")
+    try:
+        return groups.make(model, lambda params: instantiate(cfg.optimizer, "optimizer", params=params))
+    except ConfigError as error:
+        ours = ("rules.", "layer_decay:")
+        raise ConfigError([f"param_groups.{t}" if t.startswith(ours) else t for t in error.problems]) from error
 
 
 def build_schedule(cfg: DictConfig, optimizer: Optimizer, per_epoch: int, mode: Mode) -> Schedule:
@@ -151,19 +165,22 @@ def schedule_words(cfg: DictConfig, curves: Curves) -> str:
 def foresee(cfg: DictConfig) -> tuple[Curves, bool]:
     """The curves of a run that is not begun, and whether an epoch has as many steps as its data makes.
 
-    Data that comes with a package is read, which is quick. Other data is not: an epoch is taken to have 100 steps.
+    Data that comes with a package is read, which is quick, and the model is made where its weights differ by name.
+    Other data is not: an epoch is taken to have 100 steps, and all weights to be in one group.
 
     Raises:
-        ConfigError: the schedule does not fit the run.
+        ConfigError: the schedule does not fit the run, or a rule of `param_groups` the model.
     """
-    weight = nn.Parameter(torch.zeros(2, 2))
-    optimizer = instantiate(cfg.optimizer, "optimizer", params=[weight])
+    optimizer = instantiate(cfg.optimizer, "optimizer", params=[nn.Parameter(torch.zeros(2, 2))])
     per_epoch, known = 100, False
+    groups: Groups = instantiate(cfg.param_groups, "param_groups")
     if str(cfg.data._target_).startswith("trainer.") and "root" not in cfg.data:
         with contextlib.suppress(TrainerError):
             data = as_data(instantiate(cfg.data, "data", seed=cfg.seed))
             loader = Loader(data.train, cfg.batch_size, accumulate=cfg.accumulate, limit=cfg.debug.batches)
             per_epoch, known = loader.steps_per_epoch, True
+        if known and groups.by_name:
+            optimizer = build_optimizer(cfg, build_model(cfg, data.facts))
     mode: Mode = "max" if cfg.early_stopping.mode == "max" else "min"
     make = functools.partial(build_schedule, cfg, per_epoch=per_epoch, mode=mode)
     return simulate(make, optimizer, cfg.epochs * per_epoch, per_epoch), known

@@ -41,7 +41,8 @@ SCALARS = {
 SETTINGS = {"debug": {"batches": "count or null"}}
 """Groups that hold plain values and make no object."""
 
-CHEAP = ("early_stopping", "clip", "ema", "precision", "checkpoint", "warmup", "curriculum", "world", "wandb")
+CHEAP = ("early_stopping", "clip", "grad_noise", "ema", "precision", "checkpoint", "warmup", "curriculum", "world",
+         "wandb", "param_groups")  # fmt: skip
 """Groups whose objects cost nothing to make: their constructors check the ranges."""
 
 NOT_IDENTITY = ("wandb", "runs", "name", "resume", "resume_changes", "checkpoint", "checkpoint_every",

@@ -30,6 +30,7 @@ from trainer.gradients import Clip, Noise
 from trainer.history import History, check, check_window
 from trainer.hooks import Hook, Hooks
 from trainer.monitor import Best, Patience, direction
+from trainer.optim import Freezing
 from trainer.progress import Progress
 from trainer.records import Evaluation, Outcome, Resume, Row, RunState
 from trainer.rehearsal import rehearse
@@ -126,6 +127,8 @@ class Trainer:
         skips = Skips(skip_nonfinite)
         self.update = Update(optimizer, clip or Clip(), precision or Precision(), self.device, skips, noise)
         self.schedule = as_schedule(schedule(optimizer, self.steps) if callable(schedule) else schedule, optimizer)
+        self.freezing = Freezing(optimizer, *length)
+        self.schedule.thaws = self.freezing.thaws
         self.ema = ema or Ema()
         plain = getattr(self.model, "_orig_mod", self.model)  # of a compiled model the one that was compiled
         self.ema.attach(plain, optimizer)
@@ -228,6 +231,7 @@ class Trainer:
 
         The loss of the group is the mean over its samples, so that accumulation over ragged batches is exact.
         """
+        self.freezing.apply(self.progress.step)
         sizes = [samples_of(batch) for batch in group]
         losses = self.backward(group, sizes)
         self._rates = self.schedule.rates

@@ -79,7 +79,7 @@ def apply(path: Path, overrides: Sequence[str]) -> DictConfig:
     """
     cfg, told = config.read(path), []
     for word in overrides:
-        key, equals, _ = word.partition("=")
+        key, equals, _ = word.removeprefix("++").partition("=")
         if not equals:
             told.append(_without_equals(word, ""))
         elif key in _hydra.groups() or OmegaConf.select(cfg, key, default=_ABSENT) is _ABSENT:

@@ -6,6 +6,7 @@ import contextlib
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
@@ -21,13 +22,18 @@ MOMENTUM = "#999999"
 
 
 def draw(
-    path: Path, curves: Sequence[Sequence[float]], steps_per_epoch: int, momenta: Sequence[Sequence[float]] = ()
+    path: Path,
+    curves: Sequence[Sequence[float]],
+    steps_per_epoch: int,
+    momenta: Sequence[Sequence[float]] = (),
+    names: Sequence[str] = (),
 ) -> None:
     """Writes a PNG of one line for each parameter group, learning rate over step; a disk error is no reason to stop.
 
     Args:
         path: the file. curves: for each group the rate of each update. steps_per_epoch: for the second axis.
         momenta: for each group its momentum, where that moves; drawn from 0 to 1, in grey.
+        names: of the groups, written in the colours of their lines.
     """
     image = Image.new("RGB", SIZE, "white")
     canvas, font = ImageDraw.Draw(image), ImageFont.load_default(28)
@@ -45,6 +51,7 @@ def draw(
         step = round((steps - 1) * n / 4) + 1
         canvas.text((x, TOP + height + 16), f"{step}", fill=INK, font=font, anchor="mt" if n < 4 else "rt")
     canvas.text((LEFT, 16), "learning rate", fill=INK, font=font)
+    _legend(canvas, font, names)
     epochs = f"step (of {steps}; an epoch is {steps_per_epoch})"
     canvas.text((LEFT + width / 2, SIZE[1] - 20), epochs, fill=INK, font=font, anchor="mb")
     if momenta:
@@ -58,6 +65,18 @@ def draw(
         canvas.line(points, fill=color, width=thickness, joint="curve")
     with contextlib.suppress(OSError):
         image.resize((SIZE[0] // 2, SIZE[1] // 2), Image.Resampling.LANCZOS).save(path)
+
+
+def _legend(canvas: ImageDraw.ImageDraw, font: Any, names: Sequence[str]) -> None:
+    """The names after the title, as many as there is room for."""
+    x, end = LEFT + canvas.textlength("learning rate   ", font=font), SIZE[0] - 420  # where the momentum is written
+    for n, name in enumerate(names):
+        wide = canvas.textlength(f"{name}   ", font=font)
+        if x + wide > end:
+            canvas.text((x, 16), "...", fill=INK, font=font)
+            return
+        canvas.text((x, 16), name, fill=LINES[n % len(LINES)], font=font)
+        x += wide
 
 
 def lived(curves: list[list[float]], metrics: Path, step: int) -> list[list[float]]:
@@ -78,7 +97,7 @@ def lived(curves: list[list[float]], metrics: Path, step: int) -> list[list[floa
 
 
 def _rates(row: Row) -> list[float]:
-    return [value for name, value in row.items() if name == "lr" or name.startswith("lr/")]
+    return [value for name, value in row.items() if name.startswith("lr/")] or [row["lr"]]
 
 
 # -------------------------------------------------------------------------------------------------------- in a line

@@ -42,6 +42,9 @@ ScheduleFreeAdamW = _strict(theirs.ScheduleFreeAdamW)
 SOAP = _strict(theirs.SOAP)
 Yogi = _strict(theirs.Yogi)
 
+Prodigy.one_rate = True  # it takes the learning rate of its first group for all
+SOAP.decoupled_weight_decay = True
+
 
 class SWATS(_strict(theirs.SWATS)):  # type: ignore[misc]
     """Adam that switches to SGD when SGD's learning rate has become clear (Keskar and Socher 2017, arXiv:1712.07628).

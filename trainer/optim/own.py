@@ -11,9 +11,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from trainer.errors import ConfigError
-from trainer.optim.parameters import Trainable, named
-
-Params = Iterable[Tensor] | Iterable[tuple[str, Tensor]] | Iterable[dict[str, Any]]
+from trainer.optim.parameters import NORMS, Params, Trainable, grouped, named
 
 
 class SGDW(torch.optim.SGD):
@@ -25,6 +23,8 @@ class SGDW(torch.optim.SGD):
         params, lr, momentum, dampening, nesterov: as those of `torch.optim.SGD`.
         weight_decay: the share of a weight that is lost in an update, in units of the learning rate.
     """
+
+    decoupled_weight_decay = True
 
     def __init__(
         self,
@@ -55,6 +55,8 @@ class SGDW(torch.optim.SGD):
 class LBFGS(torch.optim.LBFGS):
     """torch's L-BFGS for weights in any memory format, such as channels_last, whose gradients it cannot flatten."""
 
+    one_rate = True
+
     def step(self, closure: Callable[[], Any]) -> Any:  # type: ignore[override]
         def evaluate() -> Any:
             loss = closure()
@@ -73,6 +75,8 @@ class AdamWUncorrected(Optimizer):
     Args:
         params, lr, betas, eps, weight_decay: as those of `torch.optim.AdamW`; the defaults are those of transformers.
     """
+
+    decoupled_weight_decay = True
 
     def __init__(
         self,
@@ -116,10 +120,11 @@ class MuonWithAdamW(Optimizer):
     """Muon for the hidden matrices of a model, AdamW for the rest: vectors, convolutions, embeddings (Jordan 2024).
 
     Muon's steps are scaled to the size of AdamW's (Liu et al. 2025, arXiv:2502.16982), so that one learning rate and
-    one weight decay serve both. The two parameter groups are called `muon` and `adamw`.
+    one weight decay serve both. The two parameter groups are called `muon` and `adamw`; of groups with names of their
+    own each is divided in two of its name.
 
     Args:
-        params: best `trainable(model)`, which knows the embeddings.
+        params: best `trainable(model)`, which knows the embeddings, or groups of such.
         lr, weight_decay: of both groups.
         momentum, nesterov, ns_steps: of Muon; the last is the steps of Newton and Schulz that make a matrix orthogonal.
         betas, eps: of AdamW.
@@ -129,9 +134,11 @@ class MuonWithAdamW(Optimizer):
         ConfigError: no matrix is left for Muon, a pattern matches no name, or torch is older than 2.9.
     """
 
+    decoupled_weight_decay = True
+
     def __init__(
         self,
-        params: Iterable[Tensor] | Iterable[tuple[str, Tensor]],
+        params: Params,
         lr: float = 1e-3,
         weight_decay: float = 0.1,
         momentum: float = 0.95,
@@ -143,13 +150,25 @@ class MuonWithAdamW(Optimizer):
     ) -> None:
         if not hasattr(torch.optim, "Muon"):
             raise ConfigError(f"optimizer: Muon comes with torch 2.9, and this is torch {torch.__version__}")
-        matrices, rest = _split(params, adamw_names)
+        groups = grouped(params)
+        _check_patterns(groups, adamw_names)
         shared: dict[str, Any] = {"lr": lr, "weight_decay": weight_decay}
         moves: dict[str, Any] = {"momentum": momentum, "nesterov": nesterov, "ns_steps": ns_steps}
-        muon = {"params": matrices, "name": "muon", "adjust_lr_fn": "match_rms_adamw"}
-        self._inner: list[Optimizer] = [torch.optim.Muon([muon], **shared, **moves)]
-        if rest:
-            self._inner.append(torch.optim.AdamW([{"params": rest, "name": "adamw"}], betas=betas, eps=eps, **shared))
+        apart = len({group.get("name") for group in groups}) > 1
+        self._inner: list[Optimizer] = []
+        for group in groups:
+            matrices, rest = _split(group["params"], adamw_names)
+            first, second = [group["name"]] * 2 if apart and "name" in group else ("muon", "adamw")
+            if matrices:
+                muon = {**group, "params": matrices, "name": first, "adjust_lr_fn": "match_rms_adamw"}
+                self._inner.append(torch.optim.Muon([muon], **shared, **moves))
+            if rest:
+                adamw = {**group, "params": rest, "name": second}
+                self._inner.append(torch.optim.AdamW([adamw], betas=betas, eps=eps, **shared))
+        if not any(isinstance(inner, torch.optim.Muon) for inner in self._inner):
+            raise ConfigError(
+                "optimizer: Muon trains the matrices of hidden layers, and this model has none; use optimizer=adamw"
+            )
         super().__init__([group for inner in self._inner for group in inner.param_groups], {})
 
     @torch.no_grad()
@@ -161,24 +180,23 @@ class MuonWithAdamW(Optimizer):
         return loss
 
 
+def _check_patterns(groups: Sequence[dict[str, Any]], patterns: Sequence[str]) -> None:
+    names = [name for group in groups if isinstance(group["params"], Trainable) for name, _ in group["params"]]
+    for pattern in patterns if names else ():
+        if not any(fnmatch(name, pattern) for name in names):
+            raise ConfigError(f"adamw_names: {pattern!r} matches no weight; they are called {names[0]}, ...")
+
+
 def _split(params: Iterable[Any], patterns: Sequence[str]) -> tuple[list[Any], list[Any]]:
     """The named matrices that Muon trains, and everything else."""
     owners = params.owners if isinstance(params, Trainable) else {}
     entries = named(params)
-    for pattern in patterns if owners else ():
-        if not any(fnmatch(name, pattern) for name, _ in entries):
-            raise ConfigError(f"adamw_names: {pattern!r} matches no weight; they are called {entries[0][0]}, ...")
 
     def for_muon(name: str, parameter: Tensor) -> bool:
-        embedding = isinstance(owners.get(name), (nn.Embedding, nn.EmbeddingBag))
-        return parameter.ndim == 2 and not embedding and not any(fnmatch(name, pattern) for pattern in patterns)
+        other = isinstance(owners.get(name), (nn.Embedding, nn.EmbeddingBag, *NORMS))
+        return parameter.ndim == 2 and not other and not any(fnmatch(name, pattern) for pattern in patterns)
 
-    matrices = [entry for entry in entries if for_muon(*entry)]
-    if not matrices:
-        raise ConfigError(
-            "optimizer: Muon trains the matrices of hidden layers, and this model has none; use optimizer=adamw"
-        )
-    return matrices, [entry for entry in entries if not for_muon(*entry)]
+    return [entry for entry in entries if for_muon(*entry)], [entry for entry in entries if not for_muon(*entry)]
 
 
 def _decay(parameters: list[Tensor], group: dict[str, Any]) -> None:

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 import torch
-from torch import Tensor
 
 from trainer.errors import ConfigError
-from trainer.optim.parameters import Trainable
+from trainer.optim.parameters import Params, Trainable, grouped
 
 
 class SparseAdam(torch.optim.SparseAdam):
@@ -24,16 +21,18 @@ class SparseAdam(torch.optim.SparseAdam):
 
     def __init__(
         self,
-        params: Iterable[Tensor] | Iterable[tuple[str, Tensor]],
+        params: Params,
         lr: float = 1e-3,
         betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-8,
     ) -> None:
-        if isinstance(params, Trainable):
-            dense = [name for name, _ in params if not getattr(params.owners[name], "sparse", False)]
-            if dense:
-                raise ConfigError(
-                    f"optimizer: SparseAdam takes only sparse gradients, and those of {len(dense)} of {len(params)} "
-                    f"weights are dense ({dense[0]}, ...); use optimizer=adam, or embeddings with sparse=True alone"
-                )
-        super().__init__(params, lr, betas, eps)
+        groups = grouped(params)
+        known = [given for group in groups if isinstance(given := group["params"], Trainable)]
+        dense = [name for given in known for name, _ in given if not getattr(given.owners[name], "sparse", False)]
+        if dense:
+            total = sum(map(len, known))
+            raise ConfigError(
+                f"optimizer: SparseAdam takes only sparse gradients, and those of {len(dense)} of {total} "
+                f"weights are dense ({dense[0]}, ...); use optimizer=adam, or embeddings with sparse=True alone"
+            )
+        super().__init__(groups, lr, betas, eps)

@@ -13,6 +13,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from trainer.durations import Duration, Length
 from trainer.errors import ConfigError
+from trainer.optim.freezing import distinct
 from trainer.state import State
 
 Unit = Literal["step", "epoch", "value"]
@@ -33,6 +34,9 @@ class Schedule:
         unit: `step` moves after each optimizer update, `epoch` after each epoch, `value` after each evaluation, with
             the monitored metric.
         horizon: the moves after which the curve has come to its end; None where it has none.
+
+    Attributes:
+        thaws: the updates that each parameter group is frozen for; empty where none is.
     """
 
     def __init__(self, scheduler: LRScheduler | Any, unit: Unit = "step", horizon: int | None = None) -> None:
@@ -41,6 +45,7 @@ class Schedule:
         self.horizon = horizon or next((length for length in known if isinstance(length, int)), None)
         self.warmup_steps, self.start_factor = 0, 1.0
         self.step = 0
+        self.thaws: Sequence[int] = ()
         self._peaks = self.lrs  # the learning rates without the warm-up's factor
 
     def warm_up(self, steps: int, start_factor: float) -> Schedule:
@@ -72,15 +77,24 @@ class Schedule:
 
     @property
     def rates(self) -> dict[str, float]:
-        """What is logged: `lr`, or `lr/<group>` where there are several groups; `momentum` likewise, if it moves."""
-        rates = self._named("lr", self.lrs)
+        """What is logged: `lr` of the first group, and `lr/<group>` of each name where there are several.
+
+        The rate of a group that is frozen is 0. `momentum` and `momentum/<group>` likewise, if it moves.
+        """
+        rates = self._named("lr", self.acting_lrs)
         return rates | self._named("momentum", self.momenta) if self.moves_momentum else rates
 
+    @property
+    def acting_lrs(self) -> list[float]:
+        """The learning rate of each parameter group; 0 while it is frozen."""
+        if not self.thaws:
+            return self.lrs
+        return [lr if self.step >= thaw else 0.0 for lr, thaw in zip(self.lrs, self.thaws, strict=True)]
+
     def _named(self, name: str, values: Sequence[float]) -> dict[str, float]:
-        if len(values) == 1:
-            return {name: values[0]}
-        pairs = zip(self.groups, values, strict=True)
-        return {f"{name}/{group.get('name', n)}": value for n, (group, value) in enumerate(pairs)}
+        names = distinct(self.groups)
+        several = {f"{name}/{called}": values[n] for called, n in names.items()} if len(names) > 1 else {}
+        return {name: values[0], **several}
 
     def on_step(self) -> None:
         self.step += 1

@@ -76,7 +76,11 @@ def cyclic(
 
 
 def _peaks(optimizer: Optimizer, max_lr: float | None) -> list[float]:
-    return [max_lr if max_lr is not None else float(group["lr"]) for group in optimizer.param_groups]
+    """The highest rate of each group: its own, or what makes that of the first group `max_lr`."""
+    lrs = [float(group["lr"]) for group in optimizer.param_groups]
+    if max_lr is None:
+        return lrs
+    return [max_lr * lr / lrs[0] if lrs[0] else max_lr for lr in lrs]
 
 
 def _has_momentum(optimizer: Optimizer) -> bool:

@@ -8,17 +8,19 @@ from dataclasses import dataclass, field
 from torch.optim import Optimizer
 
 from trainer.errors import ConfigError
+from trainer.optim.freezing import distinct, thaws
 from trainer.schedules.base import Schedule, StandIn, Unit
 
 
 @dataclass
 class Curves:
-    """What a whole run will do, for each parameter group and each update.
+    """What a whole run will do, for each name of a parameter group and each update.
 
     Attributes:
-        lrs: the learning rates. momenta: the momenta where the schedule moves them, else empty.
+        lrs: the learning rates, 0 where a group is frozen.
+        momenta: the momenta where the schedule moves them, else empty.
         unit: when it moves. end: the step after which the schedule has come to its end; None if it has none.
-        steps_per_epoch: of the run.
+        steps_per_epoch: of the run. names: of the groups, where there are several.
     """
 
     lrs: list[list[float]]
@@ -26,6 +28,7 @@ class Curves:
     unit: Unit = "step"
     end: int | None = None
     steps_per_epoch: int = 1
+    names: list[str] = field(default_factory=list)
 
     @property
     def steps(self) -> int:
@@ -56,13 +59,14 @@ def simulate(make: Callable[[Optimizer], Schedule], optimizer: Optimizer, steps:
     """
     stand_in = StandIn(optimizer)
     schedule = make(stand_in)
-    lrs: list[list[float]] = [[] for _ in stand_in.param_groups]
-    momenta: list[list[float]] = [[] for _ in schedule.momenta]
+    schedule.thaws = thaws(stand_in, steps_per_epoch, steps)
+    names = distinct(stand_in.param_groups)
+    lrs: list[list[float]] = [[] for _ in names]
+    momenta: list[list[float]] = [[] for _ in names if schedule.moves_momentum]
     for done in range(steps):
-        for line, value in zip(lrs, schedule.lrs, strict=True):
-            line.append(value)
-        for line, value in zip(momenta, schedule.momenta, strict=True):
-            line.append(value)
+        for lines, values in ((lrs, schedule.acting_lrs), (momenta, schedule.momenta)):
+            for line, n in zip(lines, names.values(), strict=False):
+                line.append(values[n])
         try:
             schedule.on_step()
             if (done + 1) % steps_per_epoch == 0:
@@ -75,4 +79,4 @@ def simulate(make: Callable[[Optimizer], Schedule], optimizer: Optimizer, steps:
     each = {"step": 1, "epoch": steps_per_epoch, "value": 0}[schedule.unit]
     before = schedule.warmup_steps if schedule.unit == "step" else 0
     end = before + schedule.horizon * each if schedule.horizon and each else None
-    return Curves(lrs, momenta, schedule.unit, end, steps_per_epoch)
+    return Curves(lrs, momenta, schedule.unit, end, steps_per_epoch, list(names) if len(names) > 1 else [])
