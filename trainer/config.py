@@ -38,6 +38,9 @@ SCALARS = {
 }  # fmt: skip
 """The top-level keys that are no group, and what kind of value each takes."""
 
+CHECK_ONLY = "lr_find"
+FOR_CHECK = "lr_find: belongs to trainer-check, and a run is not changed by it; type trainer-check ... lr_find=true"
+
 SETTINGS = {"debug": {"batches": "count or null"}}
 """Groups that hold plain values and make no object."""
 
@@ -103,7 +106,11 @@ def _unknown_keys(cfg: DictConfig) -> Iterator[str]:
     text = OmegaConf.to_yaml(cfg)
     for name in map(str, cfg):
         if name not in known and not re.search(r"\$\{" + re.escape(name) + r"\b", text):
-            yield f"{name}: there is no such key; {did_you_mean(name, known, most=40)}"
+            yield (
+                FOR_CHECK
+                if name == CHECK_ONLY
+                else f"{name}: there is no such key; {did_you_mean(name, known, most=40)}"
+            )
 
 
 def _scalar(name: str, kind: str, value: Any) -> list[str]:
