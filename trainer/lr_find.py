@@ -1,4 +1,4 @@
-"""The learning-rate range test: the loss while the rate rises from far too small to far too large, and what it suggests."""
+"""The range test: the loss while the learning rate rises from too small to too large, and what that suggests."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 STEPS, LOWEST, HIGHEST = 100, 1e-7, 10.0
 LEAST = 30
 """Updates that a curve must have to tell anything."""
-MEMORY = 0.9
-"""Of the running mean of the losses: about ten updates, less than a decade of the rate."""
+WINDOW = 0.05
+"""The share of the updates that the running mean of the losses is about: half a decade of the rate."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ def lr_range(trainer: Trainer, steps: int = STEPS, lowest: float = LOWEST, highe
     lrs: list[float] = []
     losses: list[float] = []
     smoothed: list[float] = []
-    mean, ended = 0.0, ""
+    mean, memory, ended = 0.0, 1 - 1 / (WINDOW * steps), ""
     with _undone(trainer):
         trainer.schedule = rising(trainer, steps, lowest, highest)
         trainer.model.train()
@@ -88,10 +88,10 @@ def lr_range(trainer: Trainer, steps: int = STEPS, lowest: float = LOWEST, highe
             if trainer.world.any(not math.isfinite(loss)):
                 ended = f"the loss or its gradient was not finite at {lr:.2g}"
                 break
-            mean = MEMORY * mean + (1 - MEMORY) * loss
+            mean = memory * mean + (1 - memory) * loss
             lrs.append(lr)
             losses.append(loss)
-            smoothed.append(mean / (1 - MEMORY ** len(losses)))
+            smoothed.append(mean / (1 - memory ** len(losses)))
             least = min(smoothed)
             if trainer.world.any(smoothed[-1] > least + 3 * max(abs(least), abs(smoothed[0]) / 10)):
                 ended = f"the loss was more than 4 times its lowest at {lr:.2g}"
@@ -111,7 +111,8 @@ def rising(trainer: Trainer, steps: int, lowest: float, highest: float) -> Sched
         raise ConfigError(f"optimizer.lr: {first:g} cannot be made larger by a factor; give any rate above 0")
 
     def factor(done: int) -> float:
-        return lowest / first * (highest / lowest) ** (min(done, steps - 1) / (steps - 1))
+        share: float = min(done, steps - 1) / (steps - 1)
+        return lowest / first * math.exp(share * math.log(highest / lowest))
 
     return shaped(optimizer, lambda lr: factor)
 
@@ -199,10 +200,11 @@ def _judged(found: LrRange) -> LrRange:
     if min(curve) > start - max(spread, 0.01 * abs(start)):
         low = f"{min(curve):.4g} after {start:.4g}"
         return replace(found, why_not=f"at no rate did the loss fall by more than it varies by itself ({low})")
-    lowest = curve.index(min(curve))
+    # The lowest point itself tells little where the curve has a flat bottom: on easy data until it diverges.
+    bottom = next(n for n, loss in enumerate(curve) if loss <= min(curve) + 0.05 * (start - min(curve)))
     suggestions = {
-        "a tenth of where the loss is lowest": lrs[lowest] / 10,
-        "where it falls fastest": lrs[_steepest(curve[: lowest + 1])],
+        "a tenth of where the loss stops falling": lrs[bottom] / 10,
+        "where it falls fastest": lrs[_steepest(curve[: bottom + 1])],
         "the middle of its longest fall": lrs[_valley(curve)],
     }
     return replace(found, suggestions=suggestions)

@@ -174,7 +174,7 @@ def _range_plot(found: LrRange, braille: bool) -> Iterator[str]:
     yield f"{'loss':>8}"
     yield from _plot([fine], HEIGHT, braille, bottom)
     yield _line({at(ten): "|" for ten in tens})
-    yield _line({at(ten): f"{ten:g}" for ten in tens}) + "  learning rate"
+    yield f"{'rate':>8}" + _line({at(ten): f"{ten:g}" for ten in tens})[8:]
     if found.suggestion is not None:
         yield _line({at(found.suggestion): "^"})
 
