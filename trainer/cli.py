@@ -273,7 +273,7 @@ def _check(words: list[str]) -> int:
 
 
 def _range_test(cfg: DictConfig, steps: int, job: str) -> None:
-    """Shows the range test of the run as it would be built; what it trains is thrown away."""
+    """Shows the range test of the run as it would be built."""
     from trainer.build import build
     from trainer.lr_find import lr_range
     from trainer.preview import range_report
@@ -285,10 +285,13 @@ def _range_test(cfg: DictConfig, steps: int, job: str) -> None:
 
 def _preview(cfg: DictConfig) -> None:
     """Shows the learning rate of the whole run, as the run itself would have it."""
-    from trainer.build import foresee, schedule_words
+    from trainer.build import build, foresee, schedule_words
     from trainer.preview import plots
+    from trainer.rehearsal import rehearse
 
     curves, known = foresee(cfg)
+    if known:  # the data is at hand: whether loss, model and optimizer fit it, too
+        rehearse(build(cfg))
     if curves.warning:
         print(f"warning: scheduler: {curves.warning}")
     print(f"schedule  {schedule_words(cfg, curves)}\n")

@@ -204,6 +204,9 @@ def _make_optimizer(plain: dict[str, Any], spoilt: set[str]) -> list[str]:
 
     if spoilt & {"optimizer", "scheduler"} or not {"optimizer", "scheduler"} <= plain.keys():
         return []
+    lr = plain["optimizer"].get("lr")
+    if isinstance(lr, int | float) and lr < 0:
+        return [f"optimizer.lr: {lr} must be 0 or more; trainer-check lr_find=true suggests a rate"]
     weight = torch.nn.Parameter(torch.zeros(2, 2))
     try:
         optimizer = _hydra.instantiate(plain["optimizer"], "optimizer", params=[weight])
@@ -263,7 +266,7 @@ def _warmup_fits(plain: dict[str, Any], spoilt: set[str]) -> list[str]:
     if end is None or duration.amount < end:
         return []
     run = f"epochs={plain['epochs']}" if duration.unit == "epochs" else "100%"
-    return [f"warmup.length: {length} must be shorter than the whole run ({run})"]
+    return [f"warmup.length: {length} must be shorter than the whole run ({run}); type warmup=5%"]
 
 
 def _monitor_exists(plain: dict[str, Any], spoilt: set[str]) -> list[str]:
