@@ -13,7 +13,7 @@ from torch.optim import SGD, AdamW
 from torch.utils.data import TensorDataset
 
 import trainer as public
-from tests.small import Regression, make_trainer, points, recorder_of, timeless, weights_of
+from tests.small import Regression, make_trainer, newest, points, recorder_of, timeless, weights_of
 from tests.test_cli import command
 from trainer.errors import ConfigError
 from trainer.lr_find import LEAST, LrRange, lr_range, taken_out
@@ -99,11 +99,14 @@ def test_it_stops_where_the_loss_is_more_than_4_times_its_lowest_or_not_finite()
             self.calls += model.training
             return super().loss(model, batch) * (math.nan if self.calls > 20 else 1.0)
 
+    ends = set()
     for changes in ({}, {"skip_nonfinite": 3}):
         found = lr_range(make_trainer(task=Breaks(), **changes), 60)
         assert "not finite" in found.ended
         assert len(found.lrs) == 20
         assert all(map(math.isfinite, found.losses))
+        ends.add(found.ended)
+    assert len(ends) == 1, "none is left out first"
 
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
@@ -129,6 +132,7 @@ def test_the_same_twice_and_the_run_after_it_ends_with_the_same_bits_as_without_
     plain.fit()
     assert weights_of(tested.model) == weights_of(plain.model)
     assert timeless(recorder_of(tested).got) == timeless(recorder_of(plain).got)
+    assert newest(tmp_path / "tested") == newest(tmp_path / "plain")
 
 
 def test_what_does_not_fit_is_told_and_too_few_steps_are_refused() -> None:

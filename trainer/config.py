@@ -40,6 +40,7 @@ SCALARS = {
 
 CHECK_ONLY = "lr_find"
 FOR_CHECK = "lr_find: belongs to trainer-check, and a run is not changed by it; type trainer-check ... lr_find=true"
+"""A word of `trainer-check` that is no key, and what a run says to it."""
 
 SETTINGS = {"debug": {"batches": "count or null"}}
 """Groups that hold plain values and make no object."""
@@ -106,11 +107,8 @@ def _unknown_keys(cfg: DictConfig) -> Iterator[str]:
     text = OmegaConf.to_yaml(cfg)
     for name in map(str, cfg):
         if name not in known and not re.search(r"\$\{" + re.escape(name) + r"\b", text):
-            yield (
-                FOR_CHECK
-                if name == CHECK_ONLY
-                else f"{name}: there is no such key; {did_you_mean(name, known, most=40)}"
-            )
+            unknown = f"{name}: there is no such key; {did_you_mean(name, known, most=40)}"
+            yield FOR_CHECK if name == CHECK_ONLY else unknown
 
 
 def _scalar(name: str, kind: str, value: Any) -> list[str]:
