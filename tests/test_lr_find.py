@@ -90,7 +90,8 @@ def test_it_stops_where_the_loss_is_more_than_4_times_its_lowest_or_not_finite()
     assert len(found.lrs) < 100
     assert stable < found.lrs[-1]
     assert found.smoothed[-1] > 4 * min(found.smoothed)
-    assert all(loss <= 4 * min(found.smoothed[: n + 1]) for n, loss in enumerate(found.smoothed[:-1]) if n > 50)
+    bounds = [max(4 * min(found.smoothed[: n + 1]), *found.losses[:20]) for n in range(len(found.losses))]
+    assert [loss > bound for loss, bound in zip(found.smoothed, bounds, strict=True)].index(True) == len(bounds) - 1
 
     class Breaks(Regression):
         calls = 0
@@ -169,6 +170,15 @@ def test_without_a_fall_nothing_is_suggested_and_it_says_why() -> None:
     assert found.suggestion is None
     assert found.why_not.startswith("it ended after ")
     assert found.why_not.endswith("too few to tell anything")
+
+
+@pytest.mark.parametrize("begin", [1e-3, 0.03, 0.1, 0.3, 0.9, 1.5, 3, 10])
+@pytest.mark.parametrize("steps", [30, 60])
+def test_a_range_that_begins_too_high_is_judged_or_told(begin: float, steps: int) -> None:
+    made, stable = quadratic(1.0)
+    found = lr_range(made, steps, begin * stable, 100 * begin * stable)
+    assert bool(found.suggestion) != bool(found.why_not)
+    assert found.suggestion is None or found.suggestion < stable
 
 
 def test_a_loss_below_zero_may_fall_without_ending_the_test() -> None:

@@ -28,7 +28,7 @@ STEPS, LOWEST, HIGHEST = 100, 1e-7, 10.0
 LEAST = 30
 """Updates that a curve must have to tell anything."""
 WINDOW = 0.05
-"""The share of the updates that the running mean of the losses is about: half a decade of the rate."""
+"""The share of the updates that the running mean of the losses is about: half a decade of the rate; at least 4."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,8 @@ def lr_range(trainer: Trainer, steps: int = STEPS, lowest: float = LOWEST, highe
     """Trains while the learning rate rises exponentially (Smith 2017, arXiv:1506.01186), and undoes it all.
 
     The rates of all parameter groups rise by the same factor; the run's own schedule does not act. It is over when
-    the smoothed loss is more than 4 times its lowest, or not finite. The same trainer gives the same result.
+    the smoothed loss is more than 4 times its lowest, and above all losses of the first fifth, or is not finite. The
+    same trainer gives the same result.
 
     Args:
         trainer: as it is before `fit`, and afterwards again. Trackers and hooks hear nothing of it.
@@ -76,7 +77,7 @@ def lr_range(trainer: Trainer, steps: int = STEPS, lowest: float = LOWEST, highe
     lrs: list[float] = []
     losses: list[float] = []
     smoothed: list[float] = []
-    mean, memory, ended = 0.0, 1 - 1 / (WINDOW * steps), ""
+    mean, memory, ended = 0.0, 1 - 1 / max(WINDOW * steps, 4), ""
     with _undone(trainer):
         trainer.schedule = rising(trainer, steps, lowest, highest)
         trainer.model.train()
@@ -92,8 +93,7 @@ def lr_range(trainer: Trainer, steps: int = STEPS, lowest: float = LOWEST, highe
             lrs.append(lr)
             losses.append(loss)
             smoothed.append(mean / (1 - memory ** len(losses)))
-            least = min(smoothed)
-            if trainer.world.any(smoothed[-1] > least + 3 * max(abs(least), abs(smoothed[0]) / 10)):
+            if trainer.world.any(smoothed[-1] > max(4 * min(smoothed), *losses[: _quiet(steps)])):
                 ended = f"the loss was more than 4 times its lowest at {lr:.2g}"
                 break
     return _judged(LrRange(lrs, losses, smoothed, ended))
@@ -189,12 +189,16 @@ def _update(trainer: Trainer, group: Sequence[Batch]) -> float | None:
 # ------------------------------------------------------------------------------------------------------ the judgement
 
 
+def _quiet(updates: int) -> int:
+    """The first fifth, at rates too small to change anything: it shows how much the loss varies by itself."""
+    return max(updates // 5, 10)
+
+
 def _judged(found: LrRange) -> LrRange:
     """Adds what the curve suggests, or why it suggests nothing."""
-    # The first tenth is trained at rates too small to change anything: it shows how much the loss varies by itself.
-    quiet = max(len(found.losses) // 10, 5)
+    quiet = _quiet(len(found.losses))
     lrs, curve = found.lrs[quiet:-5], found.smoothed[quiet:-5]
-    if len(found.losses) < LEAST // 2:
+    if len(found.losses) < 2 * quiet:
         return replace(found, why_not=f"it ended after {count(len(found.losses), 'update')}, too few to tell anything")
     start, spread = statistics.fmean(found.losses[:quiet]), statistics.pstdev(found.losses[:quiet])
     if min(curve) > start - max(spread, 0.01 * abs(start)):
@@ -204,7 +208,7 @@ def _judged(found: LrRange) -> LrRange:
     bottom = next(n for n, loss in enumerate(curve) if loss <= min(curve) + 0.05 * (start - min(curve)))
     suggestions = {
         "a tenth of where the loss stops falling": lrs[bottom] / 10,
-        "where it falls fastest": lrs[_steepest(curve[: bottom + 1])],
+        "where it falls fastest": lrs[_steepest(curve[: bottom + 2])],
         "the middle of its longest fall": lrs[_valley(curve)],
     }
     return replace(found, suggestions=suggestions)
