@@ -9,11 +9,14 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+
+from trainer import cli
 
 ROOT = Path(__file__).resolve().parents[1]
 QUICK = ["experiment=digits", "epochs=2", "wandb.mode=disabled", "world.threads=1"]
@@ -273,7 +276,7 @@ def test_a_schedule_that_ends_before_the_run_is_refused_before_training(tmp_path
     for program in ("train", "check"):
         made = command(program, *words, cwd=tmp_path)
         assert made.returncode == 2, made.stderr
-        assert "scheduler: ends before the run" in made.stderr
+        assert "scheduler.total_steps: 5steps are less than the run (90 steps), and it cannot go on" in made.stderr
         assert not (tmp_path / "runs").exists()
 
 
@@ -322,6 +325,33 @@ BAD = [
     (["resume=must"], "resume=auto"),
     (["model=unet_small"], "does not fit the target of shape"),
 ]
+
+# Told with the data at hand: the key, and what to type instead.
+UNFIT = [
+    (["experiment=coast", "loss=ctc"], "loss: CTCLoss needs a sequence of logits", "use loss=cross_entropy"),
+    (["experiment=topics", "loss=ctc"], "loss: CTCLoss needs a sequence of logits", "use loss=cross_entropy"),
+    (["experiment=digits", "loss=bce"], "loss: BCE needs a model output of one channel", "use loss=cross_entropy"),
+    (["experiment=coast", "loss=bce"], "loss: BCE needs a model output of one channel", "use loss=cross_entropy"),
+    (["experiment=digits", "optimizer=sparse_adam"], "optimizer: SparseAdam takes only sparse", "use optimizer=adam,"),
+    (["experiment=coast", "optimizer=sparse_adam"], "optimizer: SparseAdam takes only sparse", "use optimizer=adam,"),
+    (["experiment=digits", "task.l1=-1"], "task.l1: -1 must be at least 0", ""),
+    (["experiment=coast", "scheduler=onecycle", "+scheduler.total_steps=10steps", "epochs=50"],
+     "scheduler.total_steps: 10steps are less than the run (1250 steps)", "type +scheduler.total_steps=50epochs"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("words", "what", "hint"), UNFIT, ids=lambda value: " ".join(value[:3]))
+def test_what_does_not_fit_the_data_is_told_by_key_by_the_run_and_by_the_check(
+    words: list[str], what: str, hint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    monkeypatch.setenv("WANDB_MODE", "disabled")
+    for program in (cli.train, cli.check):
+        assert program([*words, "world.threads=1"]) == 2
+        told = capsys.readouterr().err.strip()
+        assert told.startswith(what)
+        assert hint in told
+        assert len(told.splitlines()) == 1
+    assert not (tmp_path / "runs").exists()
 
 
 @pytest.mark.parametrize(("words", "told"), BAD, ids=lambda value: " ".join(value) if isinstance(value, list) else "")

@@ -91,8 +91,8 @@ WRONG = [
     ("name=''", "name: '' is not a name"),
     ("optimizer.lr=1e-3x", "optimizer.lr: '1e-3x' is not a number"),
     ("optimizer.lr='0.1'", "optimizer.lr: '0.1' is text that looks like a number; leave out the quotes"),
-    ("optimizer.lr=-1", "optimizer.lr: Invalid learning rate: -1"),
-    ("optimizer.betas=[0.9]", "optimizer.betas: [0.9] must have 2 entries"),
+    ("optimizer.lr=-1", "optimizer.lr: -1 must be 0 or more; trainer-check lr_find=true suggests a rate"),
+    ("optimizer.betas=[0.9]", "optimizer.betas: [0.9] must have 2 entries, such as [0.9, 0.999]"),
     ("optimizer.betas=0.9", "optimizer.betas: 0.9 is not a list; write [0.9]"),
     ("optimizer.betas=[0.9,1.5]", "optimizer.betas: Invalid beta parameter at index 1: 1.5"),
     ("++loss={_target_: torch.nn.NLLLoss, weight: [1,2]}",
@@ -116,7 +116,7 @@ WRONG = [
     ("precision.dtype=bflot16", "'bflot16' is not one of float32, bfloat16, float16; did you mean bfloat16?"),
     ("world.device=cudda", "world.device: 'cudda' cannot be used here"),
     ("world.threads=0", "world.threads: 0 is not a number of threads"),
-    ("warmup.length=100%", "warmup.length: 100% must be shorter than the whole run (100%)"),
+    ("warmup.length=100%", "warmup.length: 100% must be shorter than the whole run (100%); type warmup=5%"),
     ("warmup.length=10epochs", "warmup.length: 10epochs must be shorter than the whole run (epochs=10)"),
     ("warmup.length='10'", "warmup.length: 10 has no unit; write warmup.length=10steps"),
     ("warmup.length=10", "warmup.length: 10 has no unit; write warmup.length=10steps or warmup.length=10epochs"),
@@ -216,6 +216,39 @@ def test_a_torch_scheduler_needs_its_unit_and_is_fine_with_it() -> None:
 def test_the_direction_of_the_metric_is_not_offered_to_a_mode_of_another_kind() -> None:
     cyclic = ["scheduler=none", "scheduler._target_=torch.optim.lr_scheduler.CyclicLR", "+scheduler.unit=step"]
     assert told(*cyclic, "+scheduler.base_lr=0.01", "+scheduler.max_lr=0.1", "+scheduler.cycle_momentum=false") == []
+
+
+# Every experiment that needs no folder; what is told does not depend on the data.
+ANYWHERE = [
+    (["scheduler=onecycle", "scheduler.total_steps=10"], "scheduler.total_steps: is the length of the run unless"),
+    (["warmup=5"], "warmup: 5 has no unit; type warmup=5steps or warmup=5epochs"),
+    (["warmup=200%"], "warmup.length: 200% must be shorter than the whole run (100%); type warmup=5%"),
+    (["optimizer.lr=-1"], "optimizer.lr: -1 must be 0 or more; trainer-check lr_find=true suggests a rate"),
+    (["optimizer=adam", "optimizer.betas=[0.9]"], "optimizer.betas: [0.9] must have 2 entries, such as [0.9, 0.999]"),
+    (["optimizer.lr=abc"], "optimizer.lr: 'abc' is not a number"),
+    (["optimizer=lbfg"], "optimizer: there is no 'lbfg'; "),
+    (["scheduler=cosin"], "scheduler: there is no 'cosin'; did you mean cosine? known: "),
+    (["scheduler=step", "scheduler.every=30"],
+     "scheduler.every: 30 has no unit; write scheduler.every=30steps or scheduler.every=30epochs"),
+    (["scheduler=multistep", "scheduler.milestones=[80%,20%]"],
+     "scheduler.milestones: 80%, 20% must rise; type scheduler.milestones=[20%,80%]"),
+    (["scheduler=wsd", "scheduler.decay=5"], "scheduler.decay: 5 has no unit; write scheduler.decay=5steps or"),
+    (["clip.norm=0"], "clip.norm: 0 must be more than 0; clip=none switches clipping off"),
+    (["accumulate=0"], "accumulate: 0 must be at least 1"),
+    (["early_stopping.patience=-1"],
+     "early_stopping.patience: -1 must be at least 1; early_stopping=none never stops early"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("experiment", ["coast", "digits", "topics"])
+@pytest.mark.parametrize(
+    ("words", "message"), ANYWHERE, ids=lambda value: " ".join(value) if type(value) is list else ""
+)
+def test_a_mistake_is_told_by_key_with_what_to_type_in_every_experiment(
+    experiment: str, words: list[str], message: str
+) -> None:
+    (found,) = told(f"experiment={experiment}", *_hydra.implied(words))
+    assert found.startswith(message)
 
 
 @pytest.mark.parametrize(

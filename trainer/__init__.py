@@ -10,20 +10,23 @@ if TYPE_CHECKING:
     from trainer.data.base import Data
     from trainer.hooks import Hook
     from trainer.loop import Trainer
+    from trainer.lr_find import LrRange, lr_range
     from trainer.records import Outcome
     from trainer.tasks import Task
 
 __version__ = "0.1.0"
 
-__all__ = ["Data", "Hook", "Outcome", "Task", "Trainer", "__version__", "load"]
+__all__ = ["Data", "Hook", "LrRange", "Outcome", "Task", "Trainer", "__version__", "load", "lr_range"]
 
 _HOMES = {
     "Data": "trainer.data.base",
     "Hook": "trainer.hooks",
+    "LrRange": "trainer.lr_find",
     "Outcome": "trainer.records",
     "Task": "trainer.tasks",
     "Trainer": "trainer.loop",
     "load": "trainer.build",
+    "lr_range": "trainer.lr_find",
 }
 
 

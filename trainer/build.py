@@ -31,7 +31,7 @@ from trainer.state import START, Rng, mix, seed_generators
 from trainer.tracking.base import Tracker
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from omegaconf import DictConfig
 
@@ -66,7 +66,7 @@ def build(
     per_epoch = Loader(data.train, cfg.batch_size, accumulate=cfg.accumulate, limit=limit).steps_per_epoch
     lr = float(optimizer.param_groups[0]["lr"])
     make = functools.partial(build_schedule, cfg, per_epoch=per_epoch, mode=patience.mode)
-    curves = simulate(make, optimizer, cfg.epochs * per_epoch, per_epoch)
+    curves = _curves(cfg, make, optimizer, per_epoch)
     trainer = Trainer(
         model,
         task,
@@ -183,7 +183,20 @@ def foresee(cfg: DictConfig) -> tuple[Curves, bool]:
             optimizer = build_optimizer(cfg, build_model(cfg, data.facts))
     mode: Mode = "max" if cfg.early_stopping.mode == "max" else "min"
     make = functools.partial(build_schedule, cfg, per_epoch=per_epoch, mode=mode)
-    return simulate(make, optimizer, cfg.epochs * per_epoch, per_epoch), known
+    return _curves(cfg, make, optimizer, per_epoch), known
+
+
+def _curves(cfg: DictConfig, make: Callable[[Optimizer], Schedule], optimizer: Optimizer, per_epoch: int) -> Curves:
+    try:
+        return simulate(make, optimizer, cfg.epochs * per_epoch, per_epoch)
+    except ConfigError as error:
+        length = cfg.scheduler.get("total_steps")
+        if not isinstance(length, str):
+            raise
+        raise ConfigError(
+            f"scheduler.total_steps: {length} are less than the run ({cfg.epochs * per_epoch} steps), and it cannot "
+            f"go on after its end; leave it out, or type +scheduler.total_steps={cfg.epochs}epochs"
+        ) from error
 
 
 # --------------------------------------------------------------------------------------------- back from a run folder

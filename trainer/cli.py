@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import shlex
 import shutil
@@ -235,7 +236,11 @@ def _replay(words: list[str]) -> int:
 
 def check(argv: Sequence[str] | None = None) -> int:
     """`trainer-check [GROUP=FILE] [KEY=VALUE] ... [-m]`: every mistake of a config or a sweep, and the learning rate of
-    the whole run; nothing is trained."""
+    the whole run; nothing is trained.
+
+    With `lr_find=true` (or `lr_find=200steps`) it trains for 100 updates while the learning rate rises from 1e-7 to 10,
+    draws the loss over it, and suggests a rate; nothing of that is kept. With `-m` it does so for each job.
+    """
     words = list(sys.argv[1:] if argv is None else argv)
     return _guarded(lambda: _check(words))
 
@@ -243,30 +248,52 @@ def check(argv: Sequence[str] | None = None) -> int:
 def _check(words: list[str]) -> int:
     from trainer import _hydra, config
     from trainer.dotenv import load_env
+    from trainer.lr_find import taken_out
     from trainer.overrides import check as composed
     from trainer.overrides import check_sweep
 
     if words and words[0] in ("--help", "-h"):
-        print(check.__doc__)
+        print(inspect.cleandoc(str(check.__doc__)))
         return 0
     load_env()
-    overrides = _hydra.implied([word for word in words if not word.startswith("-")])
+    overrides, find, told = taken_out(_hydra.implied([word for word in words if not word.startswith("-")]))
     swept = {"-m", "--multirun"} & set(words)
-    configs = [cfg for _, cfg in check_sweep(overrides)] if swept else [composed(overrides)]
-    for warning in dict.fromkeys(warning for cfg in configs for warning in config.warnings(cfg)):
+    try:
+        jobs = check_sweep(overrides) if swept else [([], composed(overrides))]
+    except ConfigError as error:
+        told += error.problems
+    if told:
+        raise ConfigError(told)
+    for warning in dict.fromkeys(warning for _, cfg in jobs for warning in config.warnings(cfg)):
         print(f"warning: {warning}")
-    if len(configs) == 1:
-        _preview(configs[0])
-    print(f"{len(configs)} config{'s' if len(configs) > 1 else ''} checked: no mistake found")
+    for job, cfg in jobs if find else ():
+        _range_test(cfg, find, " ".join(job))
+    if len(jobs) == 1 and not find:
+        _preview(jobs[0][1])
+    print(f"{len(jobs)} config{'s' if len(jobs) > 1 else ''} checked: no mistake found")
     return 0
+
+
+def _range_test(cfg: DictConfig, steps: int, job: str) -> None:
+    """Shows the range test of the run as it would be built."""
+    from trainer.build import build
+    from trainer.lr_find import lr_range
+    from trainer.preview import range_report
+
+    key = "optimizer.lr" if "lr" in cfg.optimizer else "+optimizer.lr"
+    lines = range_report(lr_range(build(cfg), steps), key, sys.stdout.encoding)
+    print("\n".join([*([f"job       {job}"] if job else []), *lines, ""]))
 
 
 def _preview(cfg: DictConfig) -> None:
     """Shows the learning rate of the whole run, as the run itself would have it."""
-    from trainer.build import foresee, schedule_words
+    from trainer.build import build, foresee, schedule_words
     from trainer.preview import plots
+    from trainer.rehearsal import rehearse
 
     curves, known = foresee(cfg)
+    if known:  # the data is at hand: whether loss, model and optimizer fit it, too
+        rehearse(build(cfg))
     if curves.warning:
         print(f"warning: scheduler: {curves.warning}")
     print(f"schedule  {schedule_words(cfg, curves)}\n")

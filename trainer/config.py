@@ -38,6 +38,10 @@ SCALARS = {
 }  # fmt: skip
 """The top-level keys that are no group, and what kind of value each takes."""
 
+CHECK_ONLY = "lr_find"
+FOR_CHECK = "lr_find: belongs to trainer-check, and a run is not changed by it; type trainer-check ... lr_find=true"
+"""A word of `trainer-check` that is no key, and what a run says to it."""
+
 SETTINGS = {"debug": {"batches": "count or null"}}
 """Groups that hold plain values and make no object."""
 
@@ -104,7 +108,8 @@ def _unknown_keys(cfg: DictConfig) -> Iterator[str]:
     text = OmegaConf.to_yaml(cfg)
     for name in map(str, cfg):
         if name not in known and not re.search(r"\$\{" + re.escape(name) + r"\b", text):
-            yield f"{name}: there is no such key; {did_you_mean(name, known, most=40)}"
+            unknown = f"{name}: there is no such key; {did_you_mean(name, known, most=40)}"
+            yield FOR_CHECK if name == CHECK_ONLY else unknown
 
 
 def _scalar(name: str, kind: str, value: Any) -> list[str]:
@@ -201,6 +206,9 @@ def _make_optimizer(plain: dict[str, Any], spoilt: set[str]) -> list[str]:
 
     if spoilt & {"optimizer", "scheduler"} or not {"optimizer", "scheduler"} <= plain.keys():
         return []
+    lr = plain["optimizer"].get("lr")
+    if isinstance(lr, int | float) and lr < 0:
+        return [f"optimizer.lr: {lr} must be 0 or more; trainer-check lr_find=true suggests a rate"]
     weight = torch.nn.Parameter(torch.zeros(2, 2))
     try:
         optimizer = _hydra.instantiate(plain["optimizer"], "optimizer", params=[weight])
@@ -260,7 +268,7 @@ def _warmup_fits(plain: dict[str, Any], spoilt: set[str]) -> list[str]:
     if end is None or duration.amount < end:
         return []
     run = f"epochs={plain['epochs']}" if duration.unit == "epochs" else "100%"
-    return [f"warmup.length: {length} must be shorter than the whole run ({run})"]
+    return [f"warmup.length: {length} must be shorter than the whole run ({run}); type warmup=5%"]
 
 
 def _monitor_exists(plain: dict[str, Any], spoilt: set[str]) -> list[str]:

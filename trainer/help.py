@@ -52,7 +52,8 @@ Options
   -sc install=bash prints what makes TAB complete words:  eval "$(trainer -sc install=bash)"
 
 Other commands
-  trainer-check [OVERRIDES]    every mistake in a config (-m: a sweep), and its learning rate drawn
+  trainer-check [OVERRIDES]    every mistake in a config (-m: a sweep), and its learning rate drawn;
+                               with lr_find=true it tests which learning rate to begin with
   trainer-evaluate RUN_FOLDER  evaluates a kept checkpoint (--which best or last)
   trainer-replay RUN_FOLDER    where in the model a step went wrong: NaN, an exception
   trainer-compare FOLDER ...   compares runs in a table (--csv FILE)

@@ -80,7 +80,9 @@ def apply(path: Path, overrides: Sequence[str]) -> DictConfig:
     cfg, told = config.read(path), []
     for word in overrides:
         key, equals, _ = word.removeprefix("++").partition("=")
-        if not equals:
+        if key == config.CHECK_ONLY:
+            told.append(config.FOR_CHECK)
+        elif not equals:
             told.append(_without_equals(word, ""))
         elif key in _hydra.groups() or OmegaConf.select(cfg, key, default=_ABSENT) is _ABSENT:
             known = list(config.flat(config.plain(cfg)))
@@ -150,6 +152,8 @@ class _Probe:
 
 
 def _without_equals(word: str, value: str) -> str:
+    if word == config.CHECK_ONLY:
+        return config.FOR_CHECK
     if word in _known() or value:
         return f"{word}: a value is given with =; type {word}={value or 'VALUE'}"
     near = closest(word, _known())
@@ -177,6 +181,8 @@ def _why(word: str, kept: _Probe) -> str:
         return f"{key}: {value} are several values; add -m for a sweep, or write {key}=[{value}] for a list"
     if key == "warmup" and re.fullmatch(r"\d[\d.]*", str(value)):
         return f"warmup: {value} has no unit; type warmup={value}steps or warmup={value}epochs"
+    if key == config.CHECK_ONLY:
+        return config.FOR_CHECK
     if key in _hydra.groups():
         known = _hydra.options(key)
         if value in known:

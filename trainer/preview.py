@@ -1,9 +1,13 @@
-"""The learning-rate curve of a run before it is trained: as a picture, as text for a terminal, and in a line."""
+"""The learning-rate curve of a run before it is trained: as a picture, as text for a terminal, and in a line.
+
+Also the curve of a range test, as text.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import json
+import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +15,8 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from trainer.durations import count
+from trainer.lr_find import LrRange
 from trainer.records import Row
 from trainer.schedules import Curves
 
@@ -158,6 +164,46 @@ def plots(curves: Curves, encoding: str | None = "utf-8") -> list[str]:
     if curves.momenta:
         lines += ["", *_plot(curves.momenta, 4, braille, min(map(min, curves.momenta))), f"{'':10}momentum"]
     return lines
+
+
+def range_report(found: LrRange, key: str, encoding: str | None = "utf-8") -> list[str]:
+    """What a range test found, as lines: how far it came, the smoothed loss over the rate, what to type for `key`."""
+    words = f"{count(len(found.lrs), 'update')}"
+    words += f" while the learning rate rose from {found.lrs[0]:.2g} to {found.lrs[-1]:.2g}" if found.lrs else ""
+    lines = [f"lr_find   {words}{'; then ' if found.ended else ''}{found.ended}", ""]
+    if len(found.lrs) > 1:
+        lines += [*_range_plot(found, _shows("\u2801", encoding)), ""]
+    lines += [f"{lr:>8.2g}  {how}" for how, lr in found.suggestions.items()]
+    if found.suggestion is None:
+        return [*lines, f"no rate can be suggested: {found.why_not}"]
+    return [*lines, "", f"type      {key}={found.suggestion:g}"]
+
+
+def _range_plot(found: LrRange, braille: bool) -> Iterator[str]:
+    first, last = math.log10(found.lrs[0]), math.log10(found.lrs[-1])
+    bottom, start = min(found.smoothed), found.smoothed[0]
+    ceiling = start + 0.5 * (start - bottom or 1.0)  # what diverges leaves the picture
+    shown = [min(value, ceiling) for value in found.smoothed]
+    fine = np.interp(np.linspace(0, len(shown) - 1, 2 * WIDTH), range(len(shown)), shown).tolist()
+
+    def at(lr: float) -> int:
+        return round((math.log10(lr) - first) / (last - first) * (WIDTH - 1))
+
+    tens = [10.0**n for n in range(math.ceil(first - 1e-9), math.floor(last + 1e-9) + 1)]
+    yield f"{'loss':>8}"
+    yield from _plot([fine], HEIGHT, braille, bottom)
+    yield _line({at(ten): "|" for ten in tens})
+    yield f"{'rate':>8}" + _line({at(ten): f"{ten:g}" for ten in tens})[8:]
+    if found.suggestion is not None:
+        yield _line({at(found.suggestion): "^"})
+
+
+def _line(texts: dict[int, str]) -> str:
+    """Texts that begin in given columns of a plot."""
+    cells = [" "] * (WIDTH + 10)
+    for column, text in texts.items():
+        cells[10 + column : 10 + column + len(text)] = text
+    return "".join(cells).rstrip()
 
 
 def _shows(text: str, encoding: str | None) -> bool:

@@ -88,7 +88,7 @@ def mismatch(value: Any, hint: Any, default: Any = ...) -> str | None:
     if origin in (Union, types.UnionType):
         return _union(value, inner)
     if origin in (list, tuple, set, Sequence) or hint in (list, tuple, set):
-        return _items(value, origin or hint, inner)
+        return _items(value, origin or hint, inner, default)
     if origin in (dict, Mapping) or hint is dict:
         return None if isinstance(value, dict) else f"{value!r} is not a mapping (name: value)"
     if _is_tensor(hint):
@@ -115,14 +115,19 @@ def _union(value: Any, inner: tuple[Any, ...]) -> str | None:
     return ", and ".join(dict.fromkeys(told or filter(None, wrong.values())))
 
 
-def _items(value: Any, kind: type, inner: tuple[Any, ...]) -> str | None:
+def _like(default: Any) -> str:
+    """The default as what to type, where it is plain."""
+    return f", such as [{', '.join(map(str, default))}]" if isinstance(default, tuple | list) else ""
+
+
+def _items(value: Any, kind: type, inner: tuple[Any, ...], default: Any = ...) -> str | None:
     if not isinstance(value, list):
         return (
             f"{value!r} is not a list; write [{value}]" if not isinstance(value, dict) else f"{value!r} is not a list"
         )
     fixed = kind is tuple and inner and inner[-1] is not Ellipsis
     if fixed and len(inner) != len(value):
-        return f"{value!r} must have {len(inner)} entries"
+        return f"{value!r} must have {len(inner)} entries{_like(default)}"
     hints = inner if fixed else (inner[:1] or (Any,)) * len(value)
     wrong = [mismatch(item, hint) for item, hint in zip(value, hints, strict=True)]
     return next((text for text in wrong if text), None)

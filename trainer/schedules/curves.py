@@ -132,7 +132,8 @@ def multistep(
     whole = warmup_steps + total_steps
     at = [Duration.parse(text, f"milestones[{n}]").steps(steps_per_epoch, whole) for n, text in enumerate(milestones)]
     if at != sorted(at):
-        raise ValueError(f"milestones: {', '.join(map(str, milestones))} must rise")
+        rising = ",".join(str(text) for _, text in sorted(zip(at, milestones, strict=True)))
+        raise ValueError(f"milestones: {', '.join(map(str, milestones))} must rise; type milestones=[{rising}]")
     left = [step - warmup_steps for step in at]
     return shaped(optimizer, lambda lr: functools.partial(_multistep, milestones=left, factor=factor))
 
