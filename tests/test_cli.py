@@ -355,11 +355,22 @@ def test_what_does_not_fit_the_data_is_told_by_key_by_the_run_and_by_the_check(
 
 
 @pytest.mark.parametrize(("words", "told"), BAD, ids=lambda value: " ".join(value) if isinstance(value, list) else "")
-def test_bad_input_is_told_with_its_key_and_starts_nothing(words: list[str], told: str, tmp_path: Path) -> None:
+def test_bad_input_is_told_with_its_key_and_starts_nothing(
+    words: list[str], told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: Any
+) -> None:
+    monkeypatch.setenv("WANDB_MODE", "disabled")
     first = [] if any(word.startswith("data=") for word in words) else ["experiment=digits"]
-    made = command("train", *first, *words, cwd=tmp_path)
-    assert told in made.stderr
-    assert "Traceback" not in made.stderr + made.stdout
-    assert made.returncode == (5 if words == ["resume=must"] else 2)
-    assert len(made.stderr.splitlines()) < 20
+    assert cli.train([*first, *words]) == (5 if words == ["resume=must"] else 2)
+    out, err = capfd.readouterr()
+    assert told in err
+    assert "Traceback" not in err + out
+    assert len(err.splitlines()) < 20
     assert not (tmp_path / "runs").exists()
+
+
+def test_bad_input_is_told_and_nothing_else_by_the_command_too(tmp_path: Path) -> None:
+    made = command("train", "experiment=digits", "optimizer.lr=-1", "epochs=0", "clip=nrom", cwd=tmp_path)
+    assert made.returncode == 2
+    assert made.stdout == ""
+    assert len(made.stderr.strip().splitlines()) < 10
+    assert list(tmp_path.iterdir()) == []

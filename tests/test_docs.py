@@ -54,9 +54,9 @@ def jobs(words: str) -> list[list[str]]:
     """The overrides of each run that the words mean; of a sweep the first and the last."""
     for placeholder, value in STAND_INS.items():
         words = re.sub(placeholder, value, words)
-    parts = re.sub(r" (--cfg job|lr_find=true|\.\.\.)$", "", words)
+    parts = re.sub(r" (--cfg job|lr_find=\w+|\.\.\.)$", "", words)
     every = _hydra.implied([part for part in shlex.split(parts, comments=True) if not part.startswith("trainer")])
-    if every[0] != "-m":
+    if every[:1] != ["-m"]:
         return [every]
     swept = _hydra.expand(every[1:])
     return [swept[0], swept[-1]]

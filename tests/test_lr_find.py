@@ -15,6 +15,7 @@ from torch.utils.data import TensorDataset
 import trainer as public
 from tests.small import Regression, make_trainer, newest, points, recorder_of, timeless, weights_of
 from tests.test_cli import command
+from trainer import cli
 from trainer.errors import ConfigError
 from trainer.lr_find import LEAST, LrRange, lr_range, taken_out
 from trainer.preview import range_report
@@ -235,12 +236,14 @@ def test_the_word_is_taken_out_of_a_command_line(words: list[str], steps: int, t
 
 
 @pytest.mark.parametrize("words", [["optimizer=momentum"], ["optimizer=adamw", "accumulate=2", "scheduler=onecycle"]])
-def test_the_command_suggests_a_rate_and_leaves_nothing(words: list[str], tmp_path: Path) -> None:
-    words = ["experiment=digits", "world.threads=1", "epochs=3", *words]
-    first, again = (command("check", *words, "lr_find=60steps", cwd=tmp_path) for _ in range(2))
-    assert first.returncode == 0, first.stderr
-    assert first.stdout == again.stdout
-    (line,) = [line for line in first.stdout.splitlines() if line.startswith("type")]
+def test_the_command_suggests_a_rate_and_leaves_nothing(words: list[str], tmp_path: Path, capsys: Any) -> None:
+    words = ["experiment=digits", "world.threads=1", "epochs=3", *words, "lr_find=60steps"]
+    said = []
+    for _ in range(2):
+        assert cli.check(words) == 0
+        said.append(capsys.readouterr().out)
+    assert said[0] == said[1]
+    (line,) = [line for line in said[0].splitlines() if line.startswith("type")]
     key, _, value = line.split()[1].partition("=")
     assert key == "optimizer.lr"
     assert 1e-4 < float(value) < 1
@@ -257,18 +260,17 @@ def test_the_command_tests_each_job_of_a_sweep_with_m(tmp_path: Path) -> None:
     assert made.stdout.count("lr_find   ") == 2
 
 
-def test_mistakes_are_told_with_that_of_the_word_itself(tmp_path: Path) -> None:
-    made = command("check", "lr_find=5steps", "epochs=0", cwd=tmp_path)
-    assert made.returncode == 2
-    assert "lr_find: 5 steps are too few" in made.stderr
-    assert "epochs: 0 must be at least 1" in made.stderr
+def test_mistakes_are_told_with_that_of_the_word_itself(capsys: Any) -> None:
+    assert cli.check(["lr_find=5steps", "epochs=0"]) == 2
+    told = capsys.readouterr().err
+    assert "lr_find: 5 steps are too few" in told
+    assert "epochs: 0 must be at least 1" in told
 
 
 @pytest.mark.parametrize("words", [["lr_find=true"], ["lr_find"], ["+lr_find=true"], ["-m", "++lr_find=1", "seed=1,2"]])
-def test_a_run_refuses_the_word_and_says_where_it_belongs(words: list[str], tmp_path: Path) -> None:
-    made = command("train", *words, cwd=tmp_path)
-    assert made.returncode == 2
-    assert made.stderr.strip().startswith("lr_find: belongs to trainer-check")
+def test_a_run_refuses_the_word_and_says_where_it_belongs(words: list[str], capsys: Any) -> None:
+    assert cli.train(words) == 2
+    assert capsys.readouterr().err.strip().startswith("lr_find: belongs to trainer-check")
 
 
 def test_it_is_offered_to_scripts() -> None:
