@@ -36,14 +36,16 @@ class Clip:
         Args:
             parameters: those that have a gradient. norm: that of all gradients as they are now, a scalar tensor.
         """
+        # On the CPU the norm can be read for free, and gradients within the bound need no multiplication; on a GPU
+        # reading it would wait for the device.
+        within = self.norm == math.inf or (norm.device.type == "cpu" and norm.item() < 0.99 * self.norm)
+        if within and self.adaptive == self.value == math.inf:
+            return norm
         gradients = [values_of(p) for p in parameters]
-        if self.norm < math.inf:
-            # torch.nn.utils.clip_grad_norm_ to the last bit. On the CPU the norm can be read for free, and gradients
-            # within the bound need no multiplication; on a GPU reading it would wait for the device.
+        if not within:  # as torch.nn.utils.clip_grad_norm_ does it, to the last bit
             scale = (self.norm / (norm + 1e-6)).clamp(max=1.0)
-            if norm.device.type != "cpu" or scale.item() < 1:
-                torch._foreach_mul_(gradients, scale)
-                norm = norm * scale
+            torch._foreach_mul_(gradients, scale)
+            norm = norm * scale
         if self.adaptive < math.inf:
             for parameter, gradient in zip(parameters, gradients, strict=True):
                 gradient.mul_(self._shares(parameter, gradient))

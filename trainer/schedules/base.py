@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import warnings
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
@@ -87,14 +88,18 @@ class Schedule:
     @property
     def acting_lrs(self) -> list[float]:
         """The learning rate of each parameter group; 0 while it is frozen."""
-        if not self.thaws:
+        if not any(self.thaws):
             return self.lrs
         return [lr if self.step >= thaw else 0.0 for lr, thaw in zip(self.lrs, self.thaws, strict=True)]
 
     def _named(self, name: str, values: Sequence[float]) -> dict[str, float]:
-        names = distinct(self.groups)
-        several = {f"{name}/{called}": values[n] for called, n in names.items()} if len(names) > 1 else {}
-        return {name: values[0], **several}
+        if len(self._names) == 1:
+            return {name: values[0]}
+        return {name: values[0], **{f"{name}/{called}": values[n] for called, n in self._names.items()}}
+
+    @functools.cached_property
+    def _names(self) -> dict[str, int]:
+        return distinct(self.groups)
 
     def on_step(self) -> None:
         self.step += 1
