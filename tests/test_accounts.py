@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from tests.small import make_trainer
+from tests.small import make_trainer, network, points
 from trainer.accounts import in_words, plan
 from trainer.errors import OutOfMemoryError
 from trainer.monitor import Patience
@@ -38,6 +38,18 @@ def test_a_run_that_goes_on_with_another_length_says_what_that_does_to_the_learn
     longer = make_trainer(folder=tmp_path, resume="must", epochs=5)
     assert plan(longer).lines["length"].startswith("20 steps now, 12 before; from here on the learning rate is that of")
     assert "length" not in plan(make_trainer(folder=tmp_path, resume="must")).lines
+
+
+def test_what_a_run_is_made_on_and_of_stands_in_its_config() -> None:
+    model = network()
+    model[0].bias.requires_grad_(False)
+    facts = plan(make_trainer(model=model, config={"seed": 3})).config
+    assert facts["seed"] == 3
+    run = facts["run"]
+    assert (run["parameters"], run["trainable"], run["steps"]) == (57, 49, 12)
+    assert (run["samples"], run["val_samples"], run["torch"]) == (11, 5, torch.__version__)
+    assert "cpu" in run["device"]
+    assert plan(make_trainer(data=(points(), None))).config["run"]["val_samples"] == 0
 
 
 @pytest.mark.parametrize(

@@ -158,6 +158,9 @@ def whole(place: Place) -> None:
     assert timeless(plain(run)) == timeless(place.rows)
     assert [row["_step"] for row in run.history if "val/examples" in row] == [400, 800, 1200]
     assert (run.state, run.exit_code, run.overwritten) == ("finished", 0, 0)
+    assert run.config["choices"]["optimizer"]
+    assert run.config["run"]["steps"] == 1200
+    assert run.config["code"] == place.folder.read_status()["code_version"]
     best = place.folder.read_status()["result"]["best"]
     assert {k: v for k, v in run.summary.items() if k.startswith("best/")} == {
         f"best/{name}": value for name, value in best.items() if name != "time"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 import signal
 from typing import TYPE_CHECKING, Any
 
@@ -50,8 +51,23 @@ def plan(trainer: Trainer) -> Plan:
         monitor=trainer.best.monitor,
         mode=trainer.best.mode,
         lines=lines,
-        config=trainer.config,
+        config={**trainer.config, "run": _facts(trainer, size)},
     )
+
+
+def _facts(trainer: Trainer, size: int) -> dict[str, Any]:
+    """What a run was made on and of, by which runs can be told apart and grouped."""
+    val = trainer.data.val
+    return {
+        "parameters": size,
+        "trainable": sum(p.numel() for p in trainer.model.parameters() if p.requires_grad),
+        "steps": trainer.steps,
+        "samples": trainer.loader.samples,
+        "val_samples": len(val) if val is not None else 0,  # type: ignore[arg-type]
+        "device": trainer.world.describe(),
+        "python": platform.python_version(),
+        "torch": str(torch.__version__),
+    }
 
 
 def _attention(trainer: Trainer) -> list[str]:

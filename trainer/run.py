@@ -126,7 +126,8 @@ def _train(cfg: DictConfig, at: Place) -> Outcome:
     folder = at.folder
     id = wandb_id(folder)
     digest = folder.read_status().get("config_hash") or config.digest(cfg)
-    folder.write_status(config_hash=digest, wandb_id=id, code_version=code_version())
+    code = code_version()
+    folder.write_status(config_hash=digest, wandb_id=id, code_version=code)
     write_whole(folder.config, config.unresolved_yaml(config.from_anywhere(cfg)))
     shipper = Shipper(
         folder,
@@ -135,7 +136,7 @@ def _train(cfg: DictConfig, at: Place) -> Outcome:
         name=folder.path.name,
         group=at.sweep.name if at.sweep else None,
         dir=at.sweep,
-        config={**config.plain(cfg), "choices": dict(at.choices or {})},
+        config={**config.plain(cfg), "choices": dict(at.choices or {}), "code": code},
     )
     shipper.launch()  # wandb is imported there while torch is imported here
     try:
