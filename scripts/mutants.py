@@ -59,7 +59,7 @@ HANDLER = "            signal.signal(number, handler if handler is not None else
 
 
 def part(name: str, value: str) -> str:
-    return f'            "{name}": {value},\n'
+    return f'"{name}": {value},'
 
 
 MUTANTS = [

@@ -22,8 +22,9 @@ FLOORS = {
     "gradients": 1, "update": 1, "ema": 1, "monitor": 1, "checkpoint": 1, "clock": 1, "buffers": 1,
     "evaluation": 1, "history": 1,
     "tracking": 2, "hooks": 2,
-    "loop": 3, "rehearsal": 3, "accounts": 3, "capsule": 3, "replay": 3, "lr_find": 3,
-    "_hydra": 4, "signatures": 4, "config": 4, "overrides": 4, "preview": 4, "build": 4,
+    "loop": 3, "rehearsal": 3, "accounts": 3, "capsule": 3, "replay": 3, "resuming": 3, "lr_find": 3,
+    "_hydra": 4, "signatures": 4, "scheduling": 4, "consistency": 4, "config": 4, "overrides": 4, "preview": 4,
+    "build": 4,
     "cli": 5, "run": 5, "help": 5, "sweep": 5, "report": 5,
     "__init__": 5,
 }  # fmt: skip

@@ -605,6 +605,12 @@ def test_early_stopping_and_a_plateau_schedule_without_a_validation_set_are_refu
     with pytest.raises(ConfigError, match="plateau"):
         make_trainer(data=(points(), None), schedule=schedules.plateau).fit()
 
+    def chained(optimizer: Optimizer, steps: int) -> Schedule:
+        return schedules.chained(optimizer, 4, steps, parts=[{"schedule": schedules.plateau}])
+
+    with pytest.raises(ConfigError, match="plateau"):
+        make_trainer(data=(points(), None), schedule=lambda optimizer: chained(optimizer, 12)).fit()
+
 
 # ------------------------------------------------------------------------------------------------- divergence
 

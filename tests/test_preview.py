@@ -122,7 +122,10 @@ def test_any_curve_can_be_shown_in_a_terminal(curve: list[float]) -> None:
         (Curves([[0.1, 0.1, 0.1]]), "per step: 0.1 throughout"),
         (Curves([[0.1, 0.2, 0.3, 0.2, 0.0]]), "per step: 0.1 -> 0.3 (step 3) -> 0"),
         (Curves([[0.1, 0.1, 0.01, 0.01]], unit="epoch"), "per epoch: 0.1 -> 0.01"),
-        (Curves([[0.1]], unit="value"), "per evaluation: 0.1 throughout, less when the metric gets no better"),
+        (
+            Curves([[0.1]], unit="value", follows_metric=True),
+            "per evaluation: 0.1 throughout, less when the metric gets no better",
+        ),
         (Curves([[0.1, 0.2]], [[0.9, 0.8]]), "per step: 0.1 -> 0.2; momentum 0.8 to 0.9"),
         (Curves([[0.0, 1.0] * 4]), "per step: 0, 4 times up between 0 and 1, -> 1"),
         (

@@ -184,6 +184,8 @@ def test_a_part_may_follow_the_metric_and_another_may_move_the_momentum() -> Non
         {"length": "50%", "schedule": functools.partial(schedules.plateau, factor=0.5, patience=0)},
         {"schedule": schedules.onecycle},
     ]
+    curves = simulate(lambda o: schedules.sequential(o, PER_EPOCH, STEPS, parts=parts), optimizer, STEPS, PER_EPOCH)
+    assert curves.follows_metric
     schedule = schedules.sequential(optimizer, PER_EPOCH, STEPS, parts=parts)
     schedule.on_value(1.0)
     schedule.on_value(2.0)

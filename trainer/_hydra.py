@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from trainer.durations import Duration
 from trainer.errors import ConfigError, TrainerError
 from trainer.targets import SPECIAL, cause, find, is_missing, must_be_given, needs, parameters, required
 
@@ -237,53 +236,6 @@ def instantiate(node: Any, key: str, **offered: Any) -> Any:
         ConfigError: the full key, then what is wrong: the target cannot be imported or called, an argument is missing.
     """
     return _make(plain_node(node, key), key, offered)
-
-
-def make_scheduler(node: dict[str, Any], mode: str, **offered: Any) -> Any:
-    """`instantiate` for the scheduler.
-
-    The direction of the metric is offered only to what means that by its `mode`; torch's CyclicLR means another thing.
-    A length that the node sets itself (`total_steps: 10epochs`) is counted in steps. Nodes nested in it (the parts of a
-    `sequential`) are made as partials: what is offered is given to them later.
-    """
-    node = nested_later(node)
-    if "total_steps" in node and (length := typed_length(node)) is not None:
-        del node["total_steps"]
-        offered["total_steps"] = length.steps(offered["steps_per_epoch"], offered["total_steps"])
-    argument = parameters(locate(node["_target_"], "scheduler")).get("mode") if "_target_" in node else None
-    if argument is not None and argument.default in ("min", "max"):
-        offered["mode"] = mode
-    return instantiate(node, "scheduler", **offered)
-
-
-def typed_length(node: Mapping[str, Any]) -> Duration | None:
-    """The length of its curve that a scheduler's node sets; None for a number of steps, as torch's classes take it.
-
-    Raises:
-        ConfigError: a bare number for one of ours, or no duration.
-    """
-    value, ours = node["total_steps"], str(node.get("_target_")).startswith("trainer.")
-    if isinstance(value, int | float) and ours:
-        key = "+scheduler.total_steps"
-        raise ConfigError(
-            f"scheduler.total_steps: {value} has no unit; type {key}={value}steps or {key}={value}epochs, or leave it "
-            "out: the curve is then as long as the run"
-        )
-    return Duration.parse(value, "scheduler.total_steps") if isinstance(value, str) else None
-
-
-def _later(node: Any) -> Any:
-    if isinstance(node, list):
-        return [_later(item) for item in node]
-    if isinstance(node, dict):
-        partial = {"_partial_": True} if "_target_" in node else {}
-        return {name: _later(value) for name, value in node.items()} | partial
-    return node
-
-
-def nested_later(node: Mapping[str, Any]) -> dict[str, Any]:
-    """A scheduler's node with the nodes in it marked as partials."""
-    return {name: _later(value) for name, value in node.items()}
 
 
 def plain_node(node: Any, key: str) -> Any:

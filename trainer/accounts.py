@@ -111,11 +111,6 @@ def manifest(trainer: Trainer) -> dict[str, Any]:
     }
 
 
-def changed_length(before: int, now: int) -> str:
-    """What the plan says of a run that goes on with another number of steps."""
-    return f"{now} steps now, {before} before; from here on the learning rate is that of a run of {now} steps"
-
-
 def in_words(trainer: Trainer, error: BaseException) -> BaseException:
     """The error that ends a run, with what a person needs to go on; another one for what torch says of memory."""
     if isinstance(error, DivergedError):

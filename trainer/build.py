@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -11,10 +10,9 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import nn
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler
 
 from trainer import config
-from trainer._hydra import instantiate, make_scheduler, plain_node
+from trainer._hydra import instantiate
 from trainer.buffers import Buffers
 from trainer.checkpoint import Checkpoint, Checkpoints
 from trainer.data.base import as_data
@@ -26,12 +24,13 @@ from trainer.monitor import Mode, direction
 from trainer.optim import Groups
 from trainer.preview import draw, in_words, lived
 from trainer.records import Resume
-from trainer.schedules import Curves, Schedule, simulate
+from trainer.schedules import Curves
+from trainer.scheduling import build_schedule, curves_of
 from trainer.state import START, Rng, mix, seed_generators
 from trainer.tracking.base import Tracker
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Iterable
 
     from omegaconf import DictConfig
 
@@ -65,14 +64,13 @@ def build(
     limit = cfg.debug.batches
     per_epoch = Loader(data.train, cfg.batch_size, accumulate=cfg.accumulate, limit=limit).steps_per_epoch
     lr = float(optimizer.param_groups[0]["lr"])
-    make = functools.partial(build_schedule, cfg, per_epoch=per_epoch, mode=patience.mode)
-    curves = _curves(cfg, make, optimizer, per_epoch)
+    curves = curves_of(cfg, optimizer, per_epoch, patience.mode)
     trainer = Trainer(
         model,
         task,
         data,
         optimizer,
-        schedule=make(optimizer),
+        schedule=build_schedule(cfg, optimizer, per_epoch, patience.mode),
         epochs=cfg.epochs,
         batch_size=cfg.batch_size,
         accumulate=cfg.accumulate,
@@ -128,32 +126,6 @@ def build_optimizer(cfg: DictConfig, model: nn.Module) -> Optimizer:
         raise ConfigError([f"param_groups.{t}" if t.startswith(ours) else t for t in error.problems]) from error
 
 
-def build_schedule(cfg: DictConfig, optimizer: Optimizer, per_epoch: int, mode: Mode) -> Schedule:
-    """The schedule of a config for an optimizer, the warm-up in front of it.
-
-    Raises:
-        ConfigError: it does not fit the length of the run, or a torch scheduler is given without its unit.
-    """
-    total = cfg.epochs * per_epoch
-    warmup = instantiate(cfg.warmup, "warmup")
-    before = warmup.steps(per_epoch, total)
-    node = plain_node(cfg.scheduler, "scheduler")
-    unit = node.pop("unit", None)
-    length = {"total_steps": total - before, "steps_per_epoch": per_epoch, "epochs": cfg.epochs}
-    length["warmup_steps"] = before
-    made = make_scheduler(node, mode, optimizer=optimizer, **length)
-    if isinstance(made, Schedule):
-        schedule = made
-    elif isinstance(made, LRScheduler) and unit in ("step", "epoch", "value"):
-        schedule = Schedule(made, unit)
-    else:
-        raise ConfigError(
-            f"scheduler.unit: {node['_target_']} does not say when it moves; type +scheduler.unit=step (after each "
-            "update), epoch (after each epoch) or value (after each evaluation, with the monitored metric)"
-        )
-    return schedule.warm_up(before, warmup.start_factor)
-
-
 def schedule_words(cfg: DictConfig, curves: Curves) -> str:
     """The schedule in a line: its name, when it moves, where the learning rate goes."""
     name = str(cfg.scheduler._target_).rpartition(".")[2].rstrip("_")
@@ -182,21 +154,7 @@ def foresee(cfg: DictConfig) -> tuple[Curves, bool]:
         if known and groups.by_name:
             optimizer = build_optimizer(cfg, build_model(cfg, data.facts))
     mode: Mode = "max" if cfg.early_stopping.mode == "max" else "min"
-    make = functools.partial(build_schedule, cfg, per_epoch=per_epoch, mode=mode)
-    return _curves(cfg, make, optimizer, per_epoch), known
-
-
-def _curves(cfg: DictConfig, make: Callable[[Optimizer], Schedule], optimizer: Optimizer, per_epoch: int) -> Curves:
-    try:
-        return simulate(make, optimizer, cfg.epochs * per_epoch, per_epoch)
-    except ConfigError as error:
-        length = cfg.scheduler.get("total_steps")
-        if not isinstance(length, str):
-            raise
-        raise ConfigError(
-            f"scheduler.total_steps: {length} are less than the run ({cfg.epochs * per_epoch} steps), and it cannot "
-            f"go on after its end; leave it out, or type +scheduler.total_steps={cfg.epochs}epochs"
-        ) from error
+    return curves_of(cfg, optimizer, per_epoch, mode), known
 
 
 # --------------------------------------------------------------------------------------------- back from a run folder

@@ -48,10 +48,8 @@ class Watch:
         self.trainer.update.clear()
         try:
             self.buffers.put_back()
-            mistake = isinstance(error, TrainerError) and not isinstance(
-                error, DivergedError
-            )  # of the user, told as such
-            if isinstance(error, Exception) and not mistake:
+            of_the_user = isinstance(error, TrainerError) and not isinstance(error, DivergedError)
+            if isinstance(error, Exception) and not of_the_user:
                 self._keep(group, error)
         except Exception as why:  # a full disk, a batch of things that are not plain: the error itself matters more
             step = self.trainer.progress.step + 1

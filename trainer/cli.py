@@ -246,15 +246,16 @@ def check(argv: Sequence[str] | None = None) -> int:
 
 
 def _check(words: list[str]) -> int:
+    if words and words[0] in ("--help", "-h"):
+        print(inspect.cleandoc(str(check.__doc__)))
+        return 0
     from trainer import _hydra, config
     from trainer.dotenv import load_env
     from trainer.lr_find import taken_out
     from trainer.overrides import check as composed
     from trainer.overrides import check_sweep
+    from trainer.report.check import show_range_test, show_schedule
 
-    if words and words[0] in ("--help", "-h"):
-        print(inspect.cleandoc(str(check.__doc__)))
-        return 0
     load_env()
     overrides, find, told = taken_out(_hydra.implied([word for word in words if not word.startswith("-")]))
     swept = {"-m", "--multirun"} & set(words)
@@ -267,40 +268,11 @@ def _check(words: list[str]) -> int:
     for warning in dict.fromkeys(warning for _, cfg in jobs for warning in config.warnings(cfg)):
         print(f"warning: {warning}")
     for job, cfg in jobs if find else ():
-        _range_test(cfg, find, " ".join(job))
+        show_range_test(cfg, find, " ".join(job))
     if len(jobs) == 1 and not find:
-        _preview(jobs[0][1])
+        show_schedule(jobs[0][1])
     print(f"{len(jobs)} config{'s' if len(jobs) > 1 else ''} checked: no mistake found")
     return 0
-
-
-def _range_test(cfg: DictConfig, steps: int, job: str) -> None:
-    """Shows the range test of the run as it would be built."""
-    from trainer.build import build
-    from trainer.lr_find import lr_range
-    from trainer.preview import range_report
-
-    key = "optimizer.lr" if "lr" in cfg.optimizer else "+optimizer.lr"
-    lines = range_report(lr_range(build(cfg), steps), key, sys.stdout.encoding)
-    print("\n".join([*([f"job       {job}"] if job else []), *lines, ""]))
-
-
-def _preview(cfg: DictConfig) -> None:
-    """Shows the learning rate of the whole run, as the run itself would have it."""
-    from trainer.build import build, foresee, schedule_words
-    from trainer.preview import plots
-    from trainer.rehearsal import rehearse
-
-    curves, known = foresee(cfg)
-    if known:  # the data is at hand: whether loss, model and optimizer fit it, too
-        rehearse(build(cfg))
-    if curves.warning:
-        print(f"warning: scheduler: {curves.warning}")
-    print(f"schedule  {schedule_words(cfg, curves)}\n")
-    print("\n".join(plots(curves, sys.stdout.encoding)))
-    if not known:
-        print(f"{'':10}drawn for {curves.steps_per_epoch} steps an epoch; the data, which tells how many, is not read")
-    print()
 
 
 def compare(argv: Sequence[str] | None = None) -> int:

@@ -16,7 +16,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from trainer import _hydra
 from trainer.durations import Duration
-from trainer.errors import ConfigError, TrainerError, closest, did_you_mean
+from trainer.errors import ConfigError, closest, did_you_mean
 from trainer.records import FACTS, RESUME_WORDS
 from trainer.signatures import BROKEN, misfits, mismatch
 from trainer.targets import is_missing, must_be_given
@@ -62,6 +62,8 @@ def problems(cfg: DictConfig) -> list[str]:
 
     Imports the targets, and so torch. Nothing is made but small objects; no data is read.
     """
+    from trainer import consistency
+
     found: list[str] = []
     plain = _resolve(cfg, "", found)
     found += _unknown_keys(cfg)
@@ -73,7 +75,7 @@ def problems(cfg: DictConfig) -> list[str]:
     for group in _hydra.groups():
         if group in plain and group != "experiment":
             found += _group(group, plain[group])
-    for rule in (_make_cheap, _make_optimizer, _warmup_fits, _monitor_exists):
+    for rule in (_make_cheap, *consistency.RULES):
         found += rule(plain, {re.split(r"[.:\[]", problem)[0] for problem in found})
     return list(dict.fromkeys(found))
 
@@ -156,27 +158,14 @@ def _settings(group: str, node: Any) -> Iterator[str]:
             yield from _scalar(f"{group}.{name}", known[name], value)
 
 
-def _scheduler(node: dict[str, Any]) -> tuple[list[str], dict[str, Any]]:
-    """What is wrong with what a scheduler's node holds for `build` and not for its target; and the rest of the node."""
-    wrong = mismatch(node["unit"], Literal["step", "epoch", "value"]) if "unit" in node else None
-    told = [f"scheduler.unit: {wrong}"] if wrong else []
-    rest = _hydra.nested_later({name: value for name, value in node.items() if name != "unit"})
-    if "total_steps" in rest and BROKEN not in (rest["total_steps"], rest.get("_target_")):
-        try:
-            ours = _hydra.typed_length(rest) is not None
-        except ConfigError as error:
-            told, ours = told + error.problems, True
-        if ours:
-            del rest["total_steps"]
-    return told, rest
-
-
 def _group(group: str, node: Any) -> list[str]:
     if node is BROKEN:
         return []
     told: list[str] = []
     if group == "scheduler" and isinstance(node, dict):
-        told, node = _scheduler(node)
+        from trainer.consistency import scheduler_node
+
+        told, node = scheduler_node(node)
     if group in SETTINGS:
         return list(_settings(group, node))
     nodes = node if group == "hooks" and isinstance(node, dict) else {"": node}
@@ -190,137 +179,23 @@ def _group(group: str, node: Any) -> list[str]:
     return found
 
 
-# ------------------------------------------------------------------------------------------- rules that need objects
-
-
 def _make_cheap(plain: dict[str, Any], spoilt: set[str]) -> list[str]:
     return [text for group in CHEAP if group in plain and group not in spoilt for text in _tried(plain[group], group)]
 
 
-def _make_optimizer(plain: dict[str, Any], spoilt: set[str]) -> list[str]:
-    """An optimizer of one small weight matrix, and the schedule on it, show wrong ranges and combinations."""
-    import torch
-
-    from trainer.schedules import Schedule
-    from trainer.schedules.base import StandIn
-
-    if spoilt & {"optimizer", "scheduler"} or not {"optimizer", "scheduler"} <= plain.keys():
-        return []
-    lr = plain["optimizer"].get("lr")
-    if isinstance(lr, int | float) and lr < 0:
-        return [f"optimizer.lr: {lr} must be 0 or more; trainer-check lr_find=true suggests a rate"]
-    weight = torch.nn.Parameter(torch.zeros(2, 2))
+def _tried(node: Any, key: str) -> list[str]:
     try:
-        optimizer = _hydra.instantiate(plain["optimizer"], "optimizer", params=[weight])
-    except ConfigError as error:
-        return error.problems
-    horizon = {"total_steps": 1000, "steps_per_epoch": 100, "epochs": 10, "warmup_steps": 0}
-    node = {name: value for name, value in plain["scheduler"].items() if name != "unit"}
-    try:
-        made = _hydra.make_scheduler(node, "min", optimizer=StandIn(optimizer), **horizon)
-    except ConfigError as error:
-        return error.problems
-    if isinstance(made, Schedule) or "unit" in plain["scheduler"]:
-        return _ends_too_soon(plain, spoilt, optimizer)
-    return [
-        f"scheduler.unit: when does {node['_target_']} move? type +scheduler.unit=step (after each update), "
-        "epoch, or value (after each evaluation, with the monitored metric)"
-    ]
-
-
-def _ends_too_soon(plain: dict[str, Any], spoilt: set[str], optimizer: Any) -> list[str]:
-    """A length of its own, in epochs or as a share, after which the schedule cannot go on: known without the data."""
-    from trainer.schedules import simulate
-
-    node = {name: value for name, value in plain["scheduler"].items() if name != "unit"}
-    length = _hydra.typed_length(node) if "total_steps" in node else None
-    if length is None or length.unit == "steps" or spoilt & {"epochs"}:
-        return []
-    run = {"total_steps": plain["epochs"] * 10, "steps_per_epoch": 10, "epochs": plain["epochs"], "warmup_steps": 0}
-
-    def make(stand_in: Any) -> Any:
-        return _hydra.make_scheduler(node, "min", optimizer=stand_in, **run)
-
-    try:
-        simulate(make, optimizer, run["total_steps"], 10)
-    except ConfigError:
-        return [
-            f"scheduler.total_steps: {length} are less than the run (epochs={plain['epochs']}), and it cannot "
-            f"go on after its end; leave it out, or type +scheduler.total_steps={plain['epochs']}epochs"
-        ]
-    return []
-
-
-def _tried(node: Any, key: str, **offered: Any) -> list[str]:
-    try:
-        _hydra.instantiate(node, key, **offered)
+        _hydra.instantiate(node, key)
     except ConfigError as error:
         return error.problems
     return []
-
-
-def _warmup_fits(plain: dict[str, Any], spoilt: set[str]) -> list[str]:
-    length = plain["warmup"].get("length") if isinstance(plain.get("warmup"), dict) else None
-    if spoilt & {"warmup", "epochs"} or length is None:
-        return []
-    duration = Duration.parse(length, "warmup.length")
-    end = {"epochs": plain["epochs"], "%": 100}.get(duration.unit)
-    if end is None or duration.amount < end:
-        return []
-    run = f"epochs={plain['epochs']}" if duration.unit == "epochs" else "100%"
-    return [f"warmup.length: {length} must be shorter than the whole run ({run}); type warmup=5%"]
-
-
-def _monitor_exists(plain: dict[str, Any], spoilt: set[str]) -> list[str]:
-    """The monitored metric is one that the task measures; `val/iou/<class>` is known only with the data."""
-    monitor = _monitor(plain)
-    if "early_stopping" in spoilt or not isinstance(monitor, str):
-        return []
-    known = [f"val/{name}" for name in (_measures(plain) if "task" not in spoilt else {})]
-    if monitor in known:
-        return []
-    if monitor.startswith("val/") and (not known or monitor.count("/") > 1):
-        return []
-    known = known or ["val/loss"]
-    near = closest(monitor.split("/")[-1], [name[4:] for name in known])
-    hint = f"did you mean val/{near}?" if near else f"the task measures {', '.join(known)}"
-    return [f"early_stopping.monitor: nothing measures {monitor!r}; {hint}"]
 
 
 def warnings(cfg: DictConfig) -> list[str]:
     """What is allowed but hardly meant; for a config without `problems`."""
-    plain = _resolve(cfg, "", [])
-    monitor, mode = _monitor(plain), plain["early_stopping"].get("mode", "auto")
-    better = _measures(plain).get(str(monitor).removeprefix("val/"))
-    told = []
-    if better and mode in ("min", "max") and mode != better:
-        told.append(
-            f"early_stopping.mode: {mode}, but {monitor} is better when it is {_LESS[better]}; leave it at auto"
-        )
-    follows = plain["scheduler"].get("mode")
-    if better and follows in ("min", "max") and follows != better:
-        told.append(f"scheduler.mode: {follows}, but {monitor} is better when it is {_LESS[better]}; leave it out")
-    return told
+    from trainer import consistency
 
-
-_LESS = {"min": "smaller", "max": "larger"}
-
-
-def _monitor(plain: dict[str, Any]) -> Any:
-    node = plain.get("early_stopping")
-    return node.get("monitor") if isinstance(node, dict) else None
-
-
-def _measures(plain: dict[str, Any]) -> dict[str, str]:
-    """The task's metrics and their better direction, by making one for two classes; empty where that fails."""
-    import torch
-
-    facts = {"criterion": torch.nn.Identity(), "num_classes": 2, "classes": ("0", "1")}
-    try:
-        task = _hydra.instantiate(plain["task"], "task", **facts)
-    except (TrainerError, KeyError):
-        return {}
-    return {name: better for name, better in getattr(task, "measures", {}).items() if "/" not in name}
+    return consistency.doubts(_resolve(cfg, "", []))
 
 
 # ------------------------------------------------------------------------------------------------ values and identity

@@ -13,10 +13,10 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.utils.data import Dataset
 
-from trainer.accounts import changed_length, in_words, manifest, outcome, plan
+from trainer.accounts import in_words, manifest, outcome, plan
 from trainer.buffers import Buffers
 from trainer.capsule import Watch
-from trainer.checkpoint import Checkpoint, Checkpoints
+from trainer.checkpoint import Checkpoints
 from trainer.clock import Clock
 from trainer.data.base import Data, as_data
 from trainer.data.curriculum import Curriculum
@@ -34,9 +34,10 @@ from trainer.optim import Freezing
 from trainer.progress import Progress
 from trainer.records import Evaluation, Outcome, Resume, Row, RunState
 from trainer.rehearsal import rehearse
+from trainer.resuming import put_back
 from trainer.schedules import Schedule, as_schedule
 from trainer.signals import Signals
-from trainer.state import EVALUATION, STEP, Rng, Stateful, mix, restore, seed_generators
+from trainer.state import EVALUATION, STEP, Rng, Stateful, mix, seed_generators
 from trainer.tasks import Task
 from trainer.tracking.base import Tracker, Trackers
 from trainer.tracking.defaults import trackers as default_trackers
@@ -48,61 +49,40 @@ class Trainer:
     """Trains a model, evaluates it, keeps the best and the last checkpoint, and goes on where it was stopped.
 
     Args:
-        model: any module. It is moved to the device of `world`.
-        task: what a batch means: its loss in training, its sums in evaluation.
+        model: any module; it is moved to the device. task: what a batch means: its loss, its sums in evaluation.
         data: the data, or a pair (training set, validation set); the validation set may be None.
         optimizer: any torch optimizer over the model's parameters.
         schedule: the learning rate over the run, or what makes it of (optimizer, total steps), such as `cosine`.
-        epochs: passes over the training set. batch_size: samples of a micro-batch. accumulate: micro-batches an update.
-            `full`: all of an epoch. curriculum: which samples come first; all of them from the start by default.
-        clip, noise: bounds of the gradients, and noise on them. precision: number format. ema: averaged weights. All
-            off by default.
+        epochs: passes over the training set. batch_size: samples of a micro-batch.
+        accumulate: micro-batches an update; `full` is all of an epoch. curriculum: which samples come first.
+        clip, noise: bounds of the gradients, noise on them. precision: number format. ema: averaged weights. Off unless
+            given.
         patience: the monitored metric, and when to stop early; by default `val/loss`, never.
         checkpoints: which checkpoints to keep; by default the best and the last.
         evaluate_every, log_every, checkpoint_every: durations such as `1epoch` or `500steps`.
-        skip_nonfinite: how many updates in a row may be left out because their loss or gradient is not finite, each one
-            counted; with 0 the first ends the run. On a GPU it makes every update wait for the device.
+        skip_nonfinite: how many updates in a row may be left out because their loss or gradient is not finite; with 0
+            the first ends the run. On a GPU it makes every update wait for the device.
         seed: of the data's order and of every random draw; the model's first weights are the caller's.
         folder: the run folder; None keeps nothing.
         resume: `never` refuses a folder that holds a run, `auto` goes on with it, `must` also refuses an empty one.
         trackers: who is told; by default the journal, the console and wandb (offline without a key).
-        hooks: observers by name. world: device and threads.
-        limit: the most batches of an epoch and of an evaluation, for a quick look.
+        hooks: observers by name. world: device and threads. limit: the most batches of an epoch and of an evaluation.
         config, lines: what a composed run adds to its records and to the plan that is shown.
     """
 
     def __init__(
-        self,
-        model: nn.Module,
-        task: Task,
-        data: Data | tuple[Dataset[Any], Dataset[Any] | None],
-        optimizer: Optimizer,
-        *,
-        schedule: Schedule | Callable[[Optimizer, int], Schedule] | None = None,
-        epochs: int = 10,
-        batch_size: int = 32,
-        accumulate: Accumulate = 1,
-        curriculum: Curriculum | None = None,
-        clip: Clip | None = None,
-        noise: Noise | None = None,
-        precision: Precision | None = None,
-        ema: Ema | None = None,
-        patience: Patience | None = None,
-        checkpoints: Checkpoints | None = None,
-        evaluate_every: str = "1epoch",
-        log_every: str = "10steps",
-        checkpoint_every: str = "1epoch",
-        skip_nonfinite: int = 0,
-        seed: int = 0,
-        folder: str | Path | RunFolder | None = None,
-        resume: Resume = "never",
-        trackers: Iterable[Tracker] | None = None,
-        hooks: Mapping[str, Hook] | Iterable[Hook] = (),
-        world: World | None = None,
-        limit: int | None = None,
-        config: dict[str, Any] | None = None,
-        lines: dict[str, str] | None = None,
-    ) -> None:
+        self, model: nn.Module, task: Task, data: Data | tuple[Dataset[Any], Dataset[Any] | None], optimizer: Optimizer,
+        *, schedule: Schedule | Callable[[Optimizer, int], Schedule] | None = None,
+        epochs: int = 10, batch_size: int = 32, accumulate: Accumulate = 1, curriculum: Curriculum | None = None,
+        clip: Clip | None = None, noise: Noise | None = None, precision: Precision | None = None,
+        ema: Ema | None = None, patience: Patience | None = None, checkpoints: Checkpoints | None = None,
+        evaluate_every: str = "1epoch", log_every: str = "10steps", checkpoint_every: str = "1epoch",
+        skip_nonfinite: int = 0, seed: int = 0,
+        folder: str | Path | RunFolder | None = None, resume: Resume = "never",
+        trackers: Iterable[Tracker] | None = None, hooks: Mapping[str, Hook] | Iterable[Hook] = (),
+        world: World | None = None, limit: int | None = None,
+        config: dict[str, Any] | None = None, lines: dict[str, str] | None = None,
+    ) -> None:  # fmt: skip
         self.world = world or World()
         self.world.apply()
         self.device = self.world.device
@@ -146,22 +126,11 @@ class Trainer:
         self.trackers = Trackers(default_trackers(self.folder) if trackers is None else trackers)
 
         self.parts: dict[str, Stateful] = {
-            "model": plain,
-            "task": self.task,
-            **self.update.parts(),
-            "schedule": self.schedule,
-            "ema": self.ema,
-            "best": self.best,
-            "patience": self.patience,
-            "progress": self.progress,
-            "meters": self.history,
-            "clock": self.clock,
-            "data": self.data,
-            "order": self.loader,
-            **self.trackers.parts(),
-            **self.hooks.parts(),
-            "rng": Rng(),
-        }
+            "model": plain, "task": self.task, **self.update.parts(), "schedule": self.schedule, "ema": self.ema,
+            "best": self.best, "patience": self.patience, "progress": self.progress, "meters": self.history,
+            "clock": self.clock, "data": self.data, "order": self.loader,
+            **self.trackers.parts(), **self.hooks.parts(), "rng": Rng(),
+        }  # fmt: skip
         self.state: RunState = "running"
         self.reason = ""  # why training is over, once it is
         self._saved = -1  # the step of the newest checkpoint
@@ -365,27 +334,10 @@ class Trainer:
             if "journal" in self.parts:
                 self.parts["journal"].load_state_dict({"offset": 0, "waiting": ""})
             return False
-        self.put_back(found)
+        put_back(self, found)
+        self._saved, self._rates = self.progress.step, self.schedule.rates
         self.checkpoints.point_best(self.best.row.get("step", -1))  # a kill may have come before the pointer moved
         return True
-
-    def put_back(self, found: Checkpoint) -> None:
-        """Restores every part from a checkpoint.
-
-        Raises:
-            CheckpointError: it does not fit.
-        """
-        beginning, before = self.schedule.beginning(), found.manifest["steps"]
-        state = {"model": found.weights, **found.state}
-        restore(self.parts, {name: state[name] for name in state if name != "journal" or name in self.parts})
-        self.world.follow(found.manifest)
-        if before != self.steps:
-            self.lines["length"] = changed_length(before, self.steps)
-            self.schedule.walk(beginning, min(self.progress.step, self.steps), self.steps_per_epoch)
-        for every in (self.evaluate_every, self.log_every, self.checkpoint_every):
-            every.last = self.clock.seconds
-        self._saved = self.progress.step
-        self._rates = self.schedule.rates
 
     def _fail(self, error: BaseException) -> None:
         """The run ends with an error: what is known is written, and nothing is saved half-way through a step."""

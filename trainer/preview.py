@@ -114,7 +114,7 @@ _PER = {"step": "per step", "epoch": "per epoch", "value": "per evaluation"}
 def in_words(curves: Curves) -> str:
     """`per step: 0.0003 -> 0.003 (step 112) -> 2e-08`, and what is odd about it."""
     words = f"{_PER[curves.unit]}: {_way(curves.lrs[0])}"
-    if curves.unit == "value":
+    if curves.follows_metric:
         words += ", less when the metric gets no better"
     if curves.momenta:
         low, high = min(curves.momenta[0]), max(curves.momenta[0])

@@ -27,7 +27,7 @@ def rehearse(trainer: Trainer) -> None:
     """
     if trainer.data.val is None and trainer.patience.patience is not None:
         raise ConfigError("early_stopping: there is no validation set, so it would never stop; use early_stopping=none")
-    if trainer.data.val is None and trainer.schedule.unit == "value":
+    if trainer.data.val is None and trainer.schedule.follows_metric:
         raise ConfigError("scheduler: there is no validation set, so a plateau schedule would never move")
     _whole_epochs(trainer)
     trainer.loader.state_dict()  # with a curriculum this scores the samples

@@ -125,7 +125,8 @@ class Loader:
         """What a row says of the order: the share of the samples that its epoch draws from, with a curriculum."""
         if self.curriculum is None:
             return {}
-        return {"train/curriculum": self.curriculum.share(progress.epoch - (progress.batch == 0))}
+        epoch = progress.epoch - (progress.batch == 0)  # at an epoch's end the counters stand at the next one already
+        return {"train/curriculum": self.curriculum.share(epoch)}
 
     def groups(self, epoch: int, start: int = 0) -> Iterator[list[Batch]]:
         """The groups of an epoch from micro-batch `start` on."""

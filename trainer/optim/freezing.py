@@ -10,6 +10,8 @@ from torch.optim import Optimizer
 from trainer.durations import Duration
 from trainer.errors import ConfigError
 
+_SHOWN = 6  # groups in a line; `layer_decay` makes as many as the model has layers
+
 
 def thaws(optimizer: Optimizer, steps_per_epoch: int, steps: int) -> list[int]:
     """The updates that each parameter group is frozen for, as its `freeze` says: a duration, or True for the whole run.
@@ -92,6 +94,3 @@ def describe(optimizer: Optimizer, thaws: Sequence[int], steps: int) -> str:
     if len(told) > _SHOWN:
         told = [*told[: _SHOWN - 1], f"{len(told) - _SHOWN} more", told[-1]]
     return "; ".join(told + ([f"{exempt:,} without weight decay"] if exempt else []))
-
-
-_SHOWN = 6

@@ -12,6 +12,7 @@ from trainer.errors import CheckpointError, DivergedError
 from trainer.folder import RunFolder, shown, step_name
 from trainer.loop import Trainer
 from trainer.replay import replay
+from trainer.resuming import put_back
 from trainer.state import State
 
 
@@ -63,7 +64,7 @@ def _looked_for(trainer: Trainer, folder: RunFolder, result: Mapping[str, Any]) 
     found = trainer.checkpoints.newest()
     trainer.checkpoints.attach(None)
     if found is not None:
-        trainer.put_back(found)
+        put_back(trainer, found)
     trainer.update.looks = True
     trainer.epochs = result["epoch"] + 1
     start = shown(found.path.absolute()) if found else "the start"

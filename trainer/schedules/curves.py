@@ -113,7 +113,7 @@ def exponential(optimizer: Optimizer, factor: float = 0.95) -> Schedule:
 def step(
     optimizer: Optimizer, steps_per_epoch: int, total_steps: int, every: Length = "30%", factor: float = 0.1
 ) -> Schedule:
-    """Times `factor` each time that `every` has passed: `30epochs`, `5000steps` or `30%` of the run."""
+    """Times `factor` whenever `every` has passed: `30epochs`, `5000steps` or `30%` of the run less its warm-up."""
     positive("factor", factor)
     size = Duration.parse(every, "every").steps(steps_per_epoch, total_steps)
     return Schedule(lr_scheduler.StepLR(optimizer, step_size=size, gamma=factor), "step")

@@ -162,7 +162,7 @@ def _lengths(parts: Sequence[Any], steps_per_epoch: int, total_steps: int) -> li
 def _made(maker: Maker, key: str, optimizer: Optimizer, unit: Unit | None, known: dict[str, Any]) -> Schedule:
     """One part on a stand-in of its own; a complaint names its key."""
     try:
-        made = call(maker, optimizer=StandIn(optimizer), **known)
+        made = _call(maker, optimizer=StandIn(optimizer), **known)
     except ConfigError as error:
         raise ConfigError([f"{key}.{text}" for text in error.problems]) from error
     except ValueError as error:
@@ -174,7 +174,7 @@ def _made(maker: Maker, key: str, optimizer: Optimizer, unit: Unit | None, known
     return made
 
 
-def call(maker: Maker, **known: Any) -> Any:
+def _call(maker: Maker, **known: Any) -> Any:
     """Calls with those of the known arguments that the maker names and that are not set already."""
     taken = inspect.signature(maker).parameters
     fixed = getattr(maker, "keywords", {})

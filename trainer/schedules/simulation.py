@@ -21,6 +21,7 @@ class Curves:
         momenta: the momenta where the schedule moves them, else empty.
         unit: when it moves. end: the step after which the schedule has come to its end; None if it has none.
         steps_per_epoch: of the run. names: of the groups, where there are several.
+        follows_metric: whether what the evaluations find will change it.
     """
 
     lrs: list[list[float]]
@@ -29,6 +30,7 @@ class Curves:
     end: int | None = None
     steps_per_epoch: int = 1
     names: list[str] = field(default_factory=list)
+    follows_metric: bool = False
 
     @property
     def steps(self) -> int:
@@ -79,4 +81,5 @@ def simulate(make: Callable[[Optimizer], Schedule], optimizer: Optimizer, steps:
     each = {"step": 1, "epoch": steps_per_epoch, "value": 0}[schedule.unit]
     before = schedule.warmup_steps if schedule.unit == "step" else 0
     end = before + schedule.horizon * each if schedule.horizon and each else None
-    return Curves(lrs, momenta, schedule.unit, end, steps_per_epoch, list(names) if len(names) > 1 else [])
+    shown = list(names) if len(names) > 1 else []
+    return Curves(lrs, momenta, schedule.unit, end, steps_per_epoch, shown, schedule.follows_metric)

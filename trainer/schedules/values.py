@@ -60,7 +60,11 @@ def greedy(
 
 
 class Greedy:
-    """The scheduler of `greedy`; its arguments are the same, `sign` is 1 where more is better, else -1."""
+    """The scheduler of `greedy`, whose other arguments are the same.
+
+    Args:
+        sign: 1 where more is better, else -1. pauses: `cooldown` and `settle`. low, high: the bounds of each group.
+    """
 
     def __init__(
         self,

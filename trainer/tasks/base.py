@@ -138,7 +138,7 @@ class Supervised(Task):
         return sums | {name: metric.sums(output, target) for name, metric in self.metrics.items()}
 
     def summarise(self, totals: dict[str, Tensor]) -> dict[str, float]:
-        values = super().summarise({"loss": totals["loss"]})
+        values = super().summarise({name: total for name, total in totals.items() if name not in self.metrics})
         for name, metric in self.metrics.items():
             values |= metric.values(totals[name])
         return values

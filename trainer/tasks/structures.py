@@ -67,10 +67,6 @@ class Embedding(Supervised):
             "accuracy": torch.stack((right.sum(), torch.full_like(right.sum(), samples))),
         }
 
-    def summarise(self, totals: dict[str, Tensor]) -> dict[str, float]:
-        (right, count) = totals["accuracy"].tolist()
-        return super().summarise(totals) | ({"accuracy": right / count} if count else {})
-
     def _right(self, *given: Tensor) -> Tensor:
         """Which pairs or triplets are told right, bool (N,)."""
         margin = getattr(self.criterion, "margin", 0.0)
@@ -125,10 +121,6 @@ class SequenceToSequence(Supervised):
             "loss": weighed(self._score(output, target), samples_of(batch)),
             "error": torch.tensor([edits, sum(map(len, true))], device=output.device),
         }
-
-    def summarise(self, totals: dict[str, Tensor]) -> dict[str, float]:
-        edits, count = totals["error"].tolist()
-        return super().summarise(totals) | ({"error": edits / count} if count else {})
 
     def read(self, symbols: Sequence[int]) -> list[int]:
         """The symbols of a sequence without repetitions and blanks."""

@@ -1,0 +1,35 @@
+"""What `trainer-check` shows of a config without mistakes: the learning rate of the whole run, or a range test."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+from trainer.build import build, foresee, schedule_words
+from trainer.lr_find import lr_range
+from trainer.preview import plots, range_report
+from trainer.rehearsal import rehearse
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+
+def show_range_test(cfg: DictConfig, steps: int, job: str) -> None:
+    """Prints the range test of the run as it would be built; `job` names it among several, empty for one alone."""
+    key = "optimizer.lr" if "lr" in cfg.optimizer else "+optimizer.lr"
+    lines = range_report(lr_range(build(cfg), steps), key, sys.stdout.encoding)
+    print("\n".join([*([f"job       {job}"] if job else []), *lines, ""]))
+
+
+def show_schedule(cfg: DictConfig) -> None:
+    """Prints the learning rate of the whole run, as the run itself would have it."""
+    curves, known = foresee(cfg)
+    if known:  # the data is at hand: whether loss, model and optimizer fit it, too
+        rehearse(build(cfg))
+    if curves.warning:
+        print(f"warning: scheduler: {curves.warning}")
+    print(f"schedule  {schedule_words(cfg, curves)}\n")
+    print("\n".join(plots(curves, sys.stdout.encoding)))
+    if not known:
+        print(f"{'':10}drawn for {curves.steps_per_epoch} steps an epoch; the data, which tells how many, is not read")
+    print()
