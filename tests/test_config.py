@@ -294,6 +294,20 @@ def test_a_warm_up_may_be_given_by_its_length_alone(words: str) -> None:
     assert _hydra.implied(["warmup=none"]) == ["warmup=none"]
 
 
+def test_data_of_ones_own_is_not_trained_with_the_settings_of_the_default_experiment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "conf/data").mkdir(parents=True)
+    for name in ("own", "other"):
+        (tmp_path / f"conf/data/{name}.yaml").write_text("_target_: my_data.sets\n")
+    monkeypatch.chdir(tmp_path)
+    assert _hydra.implied(["data=own"]) == ["data=own", "experiment=none"]
+    assert _hydra.implied(["data=own,other"]) == ["data=own,other", "experiment=none"]
+    assert _hydra.implied(["data=digits"]) == ["data=digits", "experiment=digits"]
+    for words in (["data=own", "experiment=coast"], ["data=own,coast"], ["data=misspelt"], ["seed=1"]):
+        assert _hydra.implied(words) == words
+
+
 def test_what_is_taken_away_is_told() -> None:
     assert told("~epochs", "~clip") == [f"{name}: is missing, and a run needs it" for name in ("epochs", "clip")]
 

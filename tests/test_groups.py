@@ -124,6 +124,13 @@ def test_the_decay_of_an_optimizer_inside_another_counts() -> None:
         assert decoupled(optimizer) == (name == "sgdw")
 
 
+@pytest.mark.parametrize("outer", ["lookahead", "sam"])
+def test_an_optimizer_of_one_rate_is_refused_layer_decay_inside_another_too(outer: str) -> None:
+    base = {**node_of("prodigy"), "_partial_": True}
+    with pytest.raises(ConfigError, match="layer_decay: Prodigy takes one step with all weights"):
+        Groups(layer_decay=0.5).make(Stack(), lambda params: made(outer, params, base=base, lr=LR))
+
+
 def test_where_nothing_differs_the_optimizer_is_given_plain_parameters() -> None:
     given = []
 

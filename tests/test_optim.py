@@ -387,6 +387,16 @@ def test_a_value_out_of_range_is_told_by_its_key(name: str, changes: dict[str, A
     assert told in str(caught.value)
 
 
+@pytest.mark.parametrize("outer", ["lookahead", "sam"])
+@pytest.mark.parametrize(("name", "why"), [("lbfgs", "evaluates the loss"), ("schedulefree", "averages its weights")])
+def test_an_optimizer_that_cannot_work_inside_another_is_refused(outer: str, name: str, why: str) -> None:
+    base = {**node_of(name), "_partial_": True}
+    with pytest.raises(ConfigError, match=rf"optimizer\.base: .* {why}.*; use another base"):
+        _hydra.instantiate(
+            node_of(outer) | {"base": base, "lr": 0.1}, "optimizer", params=[nn.Parameter(torch.ones(2))]
+        )
+
+
 def test_without_pytorch_optimizer_what_to_install_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pytorch_optimizer", None)
     monkeypatch.delitem(sys.modules, "trainer.optim.extra", raising=False)

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import functools
 import io
+import math
 import re
 from typing import Any
 
 import pytest
 import torch
 from omegaconf import OmegaConf
-from torch.optim import SGD
+from torch.optim import SGD, Optimizer
 
 from tests.catalogue_schedules import FILES, FOLLOW, LR, PAGE, PER_EPOCH, adamw, config, maker
 from tests.small import make_trainer, recorder_of
+from trainer import schedules
 from trainer.build import build_schedule, schedule_words
 from trainer.errors import ConfigError
 from trainer.preview import plots
@@ -184,3 +186,12 @@ def test_a_schedule_that_cannot_go_on_to_the_end_is_refused() -> None:
     make = maker("onecycle", 2, total_steps="5steps")
     with pytest.raises(ConfigError, match="scheduler: ends before the run, after 6 of its 8 steps"):
         simulate(make, SGD([torch.zeros(1)], lr=LR, momentum=0.9), 8, PER_EPOCH)
+
+
+@pytest.mark.parametrize(("rate", "told"), [(-1.0, "-0.1"), (math.nan, "nan"), (math.inf, "inf")])
+def test_a_learning_rate_that_would_climb_the_loss_or_destroy_the_weights_is_refused(rate: float, told: str) -> None:
+    def make(optimizer: Optimizer) -> schedules.Schedule:
+        return schedules.lambda_(optimizer, 4, 8, lambda step: 1.0 if step < 3 else rate)
+
+    with pytest.raises(ConfigError, match=f"the learning rate becomes {told} at step 4 of 8"):
+        simulate(make, SGD([torch.zeros(1)], lr=0.1), 8, PER_EPOCH)

@@ -197,6 +197,15 @@ def test_a_mask_of_0_and_255_is_told_by_the_evaluation_of_a_binary_model() -> No
         Segmentation(BCE(), 2).judge(Says(torch.zeros(1, 1, 1, 2)), batch)
 
 
+@pytest.mark.parametrize(
+    "task",
+    [Classification(nn.BCEWithLogitsLoss(), classes=("a", "b", "c")), Segmentation(nn.BCEWithLogitsLoss(), 3)],
+)
+def test_a_model_of_one_channel_is_refused_where_the_data_has_more_than_two_classes(task: Task) -> None:
+    with pytest.raises(ConfigError, match="it gives one channel.*the data has 3; give it 3 channels"):
+        task.loss(nn.Identity(), (torch.zeros(2, 1, 4, 4), torch.zeros(2, 4, 4)))
+
+
 def test_a_fault_of_the_criterion_itself_is_not_blamed_on_the_labels() -> None:
     with pytest.raises(RuntimeError, match="weight tensor should be defined"):
         Classification(CE(weight=torch.ones(7))).loss(Says(torch.zeros(1, 3)), (torch.zeros(1), torch.tensor([0])))
@@ -208,12 +217,12 @@ def test_a_fault_of_the_criterion_itself_is_not_blamed_on_the_labels() -> None:
         (
             CE(),
             1,
-            "loss: CrossEntropyLoss needs .* two or more channels.* gives .*1.* use loss=bce, or set model.num_classes",
+            "loss: CrossEntropyLoss needs .* two or more channels.* gives .*1.* use loss=bce, or type .model.num_cl",
         ),
         (
             BCE(),
             3,
-            "loss: BCEWithLogitsLoss needs .* one channel.* gives .*3.* use loss=cross_entropy, or set model",
+            "loss: BCEWithLogitsLoss needs .* one channel.* gives .*3.* use loss=cross_entropy, or type .model.num_cl",
         ),
         (CE(reduction="none"), 3, r"loss: .*shape \(2,\).* reduction: mean"),
     ],

@@ -63,13 +63,16 @@ def implied(words: Sequence[str]) -> list[str]:
     `warmup=500steps` means `warmup=linear warmup.length=500steps`. A key below `param_groups.rules` needs no `+`.
 
     The data decides which model and task make sense; where an experiment has the name of the data and none is typed,
-    that one is meant.
+    that one is meant. Data of one's own means `experiment=none`: nothing of the default experiment suits it.
     """
     words = [part for word in words for part in _spelt_out(word)]
     named = [word.partition("=")[2] for word in words if word.startswith("data=")]
     if not named or any(word.startswith(("experiment=", "resume=/", "resume=.")) for word in words):
         return list(words)
-    return [*words, *([f"experiment={named[-1]}"] if named[-1] in options("experiment") else [])]
+    if named[-1] in options("experiment"):
+        return [*words, f"experiment={named[-1]}"]
+    own = set(options("data")) - set(options("experiment"))
+    return [*words, *(["experiment=none"] if own.issuperset(named[-1].split(",")) else [])]
 
 
 def _spelt_out(word: str) -> list[str]:

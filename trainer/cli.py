@@ -49,7 +49,7 @@ def _train(words: list[str]) -> int:
     if unknown:
         raise ConfigError([_no_option(flag) for flag in unknown])
     if flags:
-        return _sweep(words, overrides)
+        return _sweep(overrides)
     cfg, at = _single(overrides)
     from trainer.run import run
 
@@ -129,13 +129,13 @@ def _sweep_of(folder: Path) -> Path | None:
     return folder.parent if not own and (folder.parent / "wandb").is_dir() else None
 
 
-def _sweep(words: list[str], overrides: list[str]) -> int:
+def _sweep(overrides: list[str]) -> int:
     from trainer import _hydra
     from trainer.overrides import check_sweep
     from trainer.sweep import Job, job_place, table
 
     places = [job_place(cfg, job, _hydra.choices(job)) for job, cfg in check_sweep(overrides)]
-    sys.argv[1:] = words
+    sys.argv[1:] = ["-m", *overrides]  # Hydra does not take it between two overrides
     code = 0
     job = Job()
     try:

@@ -75,7 +75,8 @@ def refuse(criterion: Callable[..., Any], form: str, output: Any, target: Any) -
     if not taken or form in taken:
         return
     needs = "; or ".join(FORMS[name][0] for name in taken)
-    also = ", or set model.num_classes" if {form, *taken} >= {"classes", "binary"} else ""
+    other = {"classes": ", or type +model.num_classes=1", "binary": ", or type +model.num_classes=2"}
+    also = other.get(form, "") if {form, *taken} >= other.keys() else ""
     raise ConfigError(
         f"loss: {type(criterion).__name__} needs {needs}. This model gives {shown(output)} for targets of "
         f"{shown(target)}; use loss={FORMS[form][1]}{also}"

@@ -8,6 +8,9 @@ from typing import Any
 
 from torch.optim import Optimizer
 
+from trainer.errors import ConfigError
+from trainer.update import needs_closure
+
 try:
     import pytorch_optimizer as theirs
 except ModuleNotFoundError:
@@ -89,6 +92,7 @@ class SAM(theirs.SAM):
         adaptive: bool = False,
     ) -> None:
         super().__init__(params, base, rho=rho, adaptive=adaptive, lr=lr)  # type: ignore[arg-type]
+        _check_inner(self.base_optimizer, "SAM")
 
 
 def lookahead(
@@ -106,5 +110,16 @@ def lookahead(
         k: updates between two pulls. alpha: how far to go from the old weights to the new.
         pullback_momentum: what a pull does to the momentum: `none`, `reset` or `pullback`.
     """
-    made: Optimizer = theirs.Lookahead(base(params, lr=lr), k=k, alpha=alpha, pullback_momentum=pullback_momentum)
+    inner = base(params, lr=lr)
+    _check_inner(inner, "Lookahead")
+    made: Optimizer = theirs.Lookahead(inner, k=k, alpha=alpha, pullback_momentum=pullback_momentum)
     return made
+
+
+def _check_inner(inner: Optimizer, outer: str) -> None:
+    """Refuses what cannot work inside another: nobody would give it its closure, or ask for its averaged weights."""
+    name = type(inner).__name__
+    if needs_closure(inner):
+        raise ConfigError(f"base: {name} evaluates the loss by itself, which {outer} does not let it; use another base")
+    if hasattr(inner, "train") and hasattr(inner, "eval"):
+        raise ConfigError(f"base: {name} averages its weights, which {outer} would never evaluate; use another base")

@@ -122,8 +122,9 @@ class Groups:
         if "weight_decay" not in group:
             asks = [rule for rule in self.rules if rule.weight_decay is not None]
             wrong += [f"rules.{rule.name}.weight_decay: {name} has no weight decay" for rule in asks]
-        if getattr(alone, "one_rate", False):
-            why = f"{name} takes one step with all weights; use another optimizer"
+        inner = _inner(alone)
+        if getattr(inner, "one_rate", False):
+            why = f"{type(inner).__name__} takes one step with all weights; use another optimizer"
             keys = {rule.name: [k for k in _KEYS if getattr(rule, k) != getattr(_NONE, k)] for rule in self.rules}
             asked = [(rule, key) for rule in keys for key in keys[rule] if key in ("lr", "lr_factor", "freeze")]
             wrong += [f"rules.{rule}.{key}: {why}" for rule, key in asked]
@@ -170,13 +171,18 @@ class Groups:
 
 def decoupled(optimizer: Optimizer) -> bool:
     """Whether weight decay shrinks the weights themselves, and is no penalty in the gradient."""
-    inner = getattr(optimizer, "optimizer", getattr(optimizer, "base_optimizer", optimizer))  # that another one wraps
+    inner = _inner(optimizer)
     group = inner.param_groups[0]
     for key in ("decoupled_weight_decay", "weight_decouple"):  # torch's word and that of pytorch_optimizer
         if key in group:
             return bool(group[key])
     ours = bool(getattr(inner, "decoupled_weight_decay", False))
     return ours or isinstance(inner, (torch.optim.AdamW, torch.optim.Adafactor, getattr(torch.optim, "Muon", ())))
+
+
+def _inner(optimizer: Optimizer) -> Any:
+    """The optimizer that another one goes around, or itself."""
+    return getattr(optimizer, "optimizer", getattr(optimizer, "base_optimizer", optimizer))
 
 
 def _layer(name: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -66,6 +67,11 @@ def simulate(make: Callable[[Optimizer], Schedule], optimizer: Optimizer, steps:
     lrs: list[list[float]] = [[] for _ in names]
     momenta: list[list[float]] = [[] for _ in names if schedule.moves_momentum]
     for done in range(steps):
+        if wrong := [rate for rate in schedule.acting_lrs if not 0 <= rate < math.inf]:
+            raise ConfigError(
+                f"scheduler: the learning rate becomes {wrong[0]:.3g} at step {done + 1} of {steps}; "
+                "it must stay a number of 0 or more"
+            )
         for lines, values in ((lrs, schedule.acting_lrs), (momenta, schedule.momenta)):
             for line, n in zip(lines, names.values(), strict=False):
                 line.append(values[n])

@@ -27,6 +27,8 @@ class Restores(Protocol):
 class _Labelled(Supervised):
     """What classification, segmentation and language share: a target is one of several classes."""
 
+    known = 0  # how many classes the data has, where it tells
+
     def __init__(
         self,
         criterion: Criterion,
@@ -64,6 +66,11 @@ class _Labelled(Supervised):
     def _fit(self, output: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
         if output.shape[1] == 1:
             refuse(self.criterion, "binary", output, target)
+            if self.known > 2:
+                raise ConfigError(
+                    f"model: it gives one channel, which tells two classes apart, and the data has {self.known}; "
+                    f"give it {self.known} channels, or use data of two classes"
+                )
             return output.squeeze(1), target.float()
         refuse(self.criterion, "classes", output, target)
         if target.is_floating_point():
@@ -135,6 +142,7 @@ class Classification(_Labelled):
         self.measures = {**self.measures, "error": "min"}
         self._measure(metrics or {})
         self.classes, self.preprocess = tuple(map(str, classes)), preprocess
+        self.known = len(self.classes)
 
     def summarise(self, totals: dict[str, Tensor]) -> dict[str, float]:
         values = super().summarise(totals)
@@ -198,6 +206,7 @@ class Segmentation(_Labelled):
     ) -> None:
         super().__init__(criterion, ignore_index, None, l1, l2)
         self.confusion = Confusion(num_classes, classes, ignore_index)
+        self.known = self.confusion.num_classes
         if len(colors) not in (0, self.confusion.num_classes):
             raise ValueError(f"colors: {len(colors)} colors for num_classes={self.confusion.num_classes}")
         self._measure({"confusion": self.confusion, **(metrics or {})})
