@@ -346,6 +346,16 @@ def test_a_direction_against_the_tasks_is_a_warning_only() -> None:
     assert config.warnings(check([])) == []
 
 
+def test_what_an_optimizer_does_not_go_well_with_is_pointed_out() -> None:
+    assert config.warnings(check(["optimizer=schedulefree", "scheduler=none"])) == []
+    (told,) = config.warnings(check(["optimizer=schedulefree"]))
+    assert told.startswith("scheduler: cosine, but ScheduleFreeAdamW needs none: it averages its weights")
+    assert told.endswith("type scheduler=none")
+    assert config.warnings(check(["optimizer=lbfgs", "accumulate=full"])) == []
+    (told,) = config.warnings(check(["optimizer=lbfgs"]))
+    assert told == "accumulate: 1, but LBFGS wants the gradient of all samples; type full"
+
+
 def test_what_is_offered_covers_every_fact_of_the_data() -> None:
     for group in ("model", "task", "loss"):
         assert set(FACTS) <= set(config.OFFERED[group]), group

@@ -105,6 +105,21 @@ RULES = (_optimizer_and_schedule, _warmup_fits, _monitor_exists)
 
 def doubts(plain: dict[str, Any]) -> list[str]:
     """What is allowed but hardly meant, in a config without mistakes."""
+    return [*_modes(plain), *_optimizer_alone(plain)]
+
+
+def _optimizer_alone(plain: dict[str, Any]) -> list[str]:
+    """What an optimizer does not go well with."""
+    name, schedule = (str(plain[key].get("_target_")).rpartition(".")[2] for key in ("optimizer", "scheduler"))
+    told = []
+    if name.startswith("ScheduleFree") and schedule != "constant":
+        told.append(f"scheduler: {schedule}, but {name} needs none: it averages its weights; type scheduler=none")
+    if name in ("LBFGS", "Rprop") and plain["accumulate"] != "full":
+        told.append(f"accumulate: {plain['accumulate']}, but {name} wants the gradient of all samples; type full")
+    return told
+
+
+def _modes(plain: dict[str, Any]) -> list[str]:
     monitor = _monitor(plain)
     better = _measures(plain).get(str(monitor).removeprefix("val/"))
     if better is None:
