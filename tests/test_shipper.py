@@ -67,6 +67,7 @@ for step in range(first, last + 1):
         masks = {"true": mask, "pred": 1 - mask}
         one = Panel("val/examples", "s0", image, masks, ("water", "land"), caption="s0  IoU 0.50")
         trackers.panels(step, [one, replace(one, sample="s1", image=image[..., 0], caption="")])
+    trackers.speed(step, {"speed/data": step / 100})
     trackers.rows([row])
     if step % 5 == 0:
         trackers.evaluated(row, True)
@@ -120,7 +121,7 @@ def journal_of(folder: RunFolder) -> list[dict]:
 
 def plain(rows: list[dict]) -> list[dict]:
     """Rows as the journal has them: without what wandb and pictures add, NaN as null."""
-    drop = ("_", "trainer/step", "val/examples", "schedule")
+    drop = ("_", "trainer/step", "val/examples", "schedule", "speed/")
     found = [{"step": row["_step"], **{k: v for k, v in row.items() if not k.startswith(drop)}} for row in rows]
     lost = (None, "NaN")
     return [
@@ -206,6 +207,11 @@ def test_every_row_of_the_journal_is_on_the_server_at_its_step(online: tuple[Run
     assert plain(run.history) == journal_of(folder)
     assert [row["_step"] for row in run.history] == [row["trainer/step"] for row in run.history] == list(range(1, 21))
     assert run.overwritten == 0
+
+
+def test_the_speed_goes_with_the_row_of_its_step(online: tuple[RunFolder, Run, str]) -> None:
+    _, run, _ = online
+    assert [row["speed/data"] for row in run.history] == [step / 100 for step in range(1, 21)]
 
 
 def test_the_config_is_nested_and_the_run_is_called_what_it_was_told(online: tuple[RunFolder, Run, str]) -> None:
@@ -331,6 +337,7 @@ def test_wandb_writes_nowhere_but_into_its_folder(offline: tuple[RunFolder, Path
         "metrics.jsonl",
         "media",
         "preview.png",
+        "speed.jsonl",
         "train.log",
     }
 

@@ -143,7 +143,7 @@ def timeless(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def plain(run: Run) -> list[dict[str, Any]]:
     """The history on the server, without what wandb adds, and without pictures."""
-    added = ("_", "trainer/step", "val/examples", "schedule")
+    added = ("_", "trainer/step", "val/examples", "schedule", "speed/")
     return [
         {"step": row["trainer/step"], **{k: v for k, v in row.items() if not k.startswith(added)}}
         for row in run.history

@@ -157,7 +157,7 @@ class Trainer:
 
     def _fit(self) -> Outcome:
         self.checkpoints.clear()
-        self.clock.start()
+        self.clock.start(self.progress.step, self.progress.samples)
         try:
             self.trackers.start(plan(self))
             self.hooks.on_fit_start(self)
@@ -186,7 +186,7 @@ class Trainer:
         """Trains from where the epoch stands to its end, unless something ends the run before."""
         if not self.model.training:  # modules of it that the user froze in evaluation mode stay so
             self.model.train()
-        for group in self.loader.groups(self.progress.epoch, self.progress.batch):
+        for group in self.clock.waiting("data", self.loader.groups(self.progress.epoch, self.progress.batch)):
             with self.watch(group):
                 self.train_group(group)
             if self.progress.batch < self.loader.batches_per_epoch:
@@ -282,7 +282,7 @@ class Trainer:
 
     def evaluate(self) -> Evaluation:
         """Measures the validation set, with the averaged weights where there are any."""
-        with self.ema.applied():
+        with self.ema.applied(), self.clock.during("evaluation"):
             return self.evaluator(self.model, mix(self.seed, EVALUATION, self.progress.step))
 
     # ---------------------------------------------------------------------------------------------------- history
@@ -299,6 +299,8 @@ class Trainer:
         """Gives the rows to hooks and trackers; raises DivergedError where a value among them is not finite."""
         since, rows = self.history.last.get("step", 0), self.history.take()
         if rows:
+            speed = self.clock.split(self.progress.step, self.progress.samples) | self.world.memory()
+            self.trackers.speed(rows[-1]["step"], speed)
             self.trackers.rows(rows)
         for row in rows:
             self.hooks.on_log(self, row)
@@ -315,7 +317,8 @@ class Trainer:
         self.trackers.saved()
         if self.folder is None:
             return
-        state = self.checkpoints.snapshot(self.parts)
+        with self.clock.during("save"):
+            state = self.checkpoints.snapshot(self.parts)
         check_window(state["meters"], self.progress.step, not self.update.scaled)
         weights = self.ema.take(state)  # those that are evaluated
         self.checkpoints.save(self.progress.step, weights, state, manifest(self), best)

@@ -92,6 +92,12 @@ class World:
         """Whether the flag is up in any process: how a decision is taken together."""
         return flag
 
+    def memory(self) -> dict[str, float]:
+        """The most memory of the device that tensors have held so far, in GiB; nothing on a CPU."""
+        if self.device.type != "cuda":
+            return {}
+        return {"memory/gpu": round(torch.cuda.max_memory_allocated(self.device) / 2**30, 3)}
+
     def describe(self) -> str:
         """The device in words, for the plan that is shown before training."""
         if self.device.type == "cuda":

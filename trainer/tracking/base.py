@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -49,6 +49,12 @@ class Tracker:
     def rows(self, rows: Sequence[Row]) -> None:
         """Rows in the order of their steps, numbers only; several come at once, so that the loop seldom waits."""
 
+    def speed(self, step: int, values: Mapping[str, float]) -> None:
+        """How fast the steps up to this one were, and what they waited for; comes before the row of the step.
+
+        It is no part of the history, which is the same however fast a run was.
+        """
+
     def evaluated(self, row: Row, improved: bool) -> None:
         """An evaluation is complete; `row` is also among the rows handed over before."""
 
@@ -84,6 +90,10 @@ class Trackers(Tracker):
     def rows(self, rows: Sequence[Row]) -> None:
         for tracker in self.trackers:
             tracker.rows(rows)
+
+    def speed(self, step: int, values: Mapping[str, float]) -> None:
+        for tracker in self.trackers:
+            tracker.speed(step, values)
 
     def evaluated(self, row: Row, improved: bool) -> None:
         for tracker in self.trackers:

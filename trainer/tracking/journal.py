@@ -1,4 +1,4 @@
-"""metrics.jsonl and media/: the history of a run on disk, which everything else is made from."""
+"""metrics.jsonl, speed.jsonl and media/: the history of a run on disk, which everything else is made from."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import math
 import os
 import re
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from trainer.errors import CheckpointError
@@ -42,6 +42,7 @@ class Journal(Tracker):
                 os.truncate(self.folder.metrics, self._offset)
             self._offset = None
             _cut_torn_line(self._open())
+            self._forget_speed(plan.start)
             for leftover in self.folder.media.glob(".step-*"):  # of a kill while pictures were written
                 shutil.rmtree(leftover)
             for path in self.folder.media.glob("step-*"):
@@ -57,6 +58,19 @@ class Journal(Tracker):
             write_panels(self.folder.media_at(step), panels)
         except (OSError, ValueError) as error:
             self._warn(error)
+
+    def speed(self, step: int, values: Mapping[str, float]) -> None:
+        """Appends to speed.jsonl, where it can be written: nothing depends on it."""
+        if values:
+            with contextlib.suppress(OSError), open(self.folder.speed, "ab") as file:
+                file.write(_line({"step": step, **values}))
+
+    def _forget_speed(self, start: int) -> None:
+        """Cuts off what is known of steps that will be done again."""
+        if self.folder.speed.exists():
+            lines = self.folder.speed.read_bytes().splitlines(keepends=True)
+            kept = [line for line in lines if line.endswith(b"\n") and json.loads(line)["step"] <= start]
+            self.folder.speed.write_bytes(b"".join(kept))
 
     def rows(self, rows: Sequence[Row]) -> None:
         self._waiting += b"".join(_line(row) for row in rows)

@@ -39,7 +39,8 @@ class Sender:
         self.sent.id = self.sent.id or spec.id
         self._wandb, self._wandb_folder = wandb, Path(spec.dir) / "wandb"
         self._log = Tail(folder.log) if child else None
-        self._journal = Tail(folder.metrics)
+        self._journal, self._speed = Tail(folder.metrics), Tail(folder.speed)
+        self._speeds: dict[int, dict[str, float]] = {}  # by the step of the row that they go with
         self._best = Best(spec.monitor, spec.direction)
         self._after = 0  # rows up to this step are there already
         self._drawn = False  # whether the curve of the learning rate is there
@@ -72,7 +73,9 @@ class Sender:
     def pump(self) -> None:
         """Sends what is new in the journal, a row at a time, and in the log."""
         before = self._journal.offset
-        for line in self._journal.lines():
+        lines = list(self._journal.lines())
+        self._speeds |= {value.pop("step"): value for value in map(json.loads, self._speed.lines())}
+        for line in lines:
             row = json.loads(line)
             if row["step"] > self._after:
                 self._send(row)
@@ -191,7 +194,7 @@ class Sender:
     def _send(self, row: Row) -> None:
         step = row["step"]
         values = {key: math.nan if value is None else value for key, value in row.items() if key != "step"}
-        values = {"trainer/step": step, **values, **self._pictures(step)}
+        values = {"trainer/step": step, **values, **self._speeds.pop(step, {}), **self._pictures(step)}
         self._run.log(values, step=step, commit=True)  # else it is kept back until the next row comes
         self.sent.step = step
 
