@@ -66,6 +66,7 @@ def test_without_a_step_there_is_no_speed_and_a_resumed_run_counts_from_where_it
 
 def test_a_run_that_was_stopped_has_each_line_of_its_speed_once(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path)
+    folder.shipper.mkdir()
     assert make_trainer(folder=tmp_path, task=StopAt(6), trackers=[Journal(folder)]).fit().exit_code == 143
     torn = folder.speed.read_bytes() + b'{"step": 11, "speed/data": 0.9}\n{"step": 1'
     folder.speed.write_bytes(torn)

@@ -781,7 +781,7 @@ def test_the_plan_says_what_will_be_done(tmp_path: Path) -> None:
     plan = recorder_of(trainer).plan
     assert plan is not None
     assert (plan.steps, plan.steps_per_epoch, plan.epochs, plan.start) == (6, 2, 3, 0)
-    assert (plan.monitor, plan.mode, plan.config) == ("val/loss", "min", {"a": 1})
+    assert (plan.monitor, plan.mode, plan.config["a"]) == ("val/loss", "min", 1)
     assert plan.lines["steps"] == "3 epochs x 2 = 6 steps of 3 samples x 3"
     assert plan.lines["model"] == f"Sequential, {sum(p.numel() for p in trainer.model.parameters())} parameters"
     assert plan.lines["mine"] == "yes"

@@ -337,7 +337,6 @@ def test_wandb_writes_nowhere_but_into_its_folder(offline: tuple[RunFolder, Path
         "metrics.jsonl",
         "media",
         "preview.png",
-        "speed.jsonl",
         "train.log",
     }
 

@@ -41,7 +41,7 @@ class RunFolder:
     status.json     state, result, who runs it      checkpoints/            step-000000120/, best
     metrics.jsonl   the history, a row a step       preview.png             the learning-rate curve
     train.log       the log that a person reads     wandb/                  what wandb wrote
-    speed.jsonl     how fast it was, and why        capsule/                what a step that failed was given
+                                                    capsule/                what a step that failed was given
     ```
     """
 
@@ -54,10 +54,10 @@ class RunFolder:
         self.media = self.path / "media"
         self.checkpoints = self.path / "checkpoints"
         self.preview = self.path / "preview.png"
-        self.speed = self.path / "speed.jsonl"
         self.wandb = self.path / "wandb"
         self.capsule = self.path / "capsule"
         self.shipper = self.path / ".shipper"  # what the shipping process was told, and how far it is
+        self.speed = self.shipper / "speed.jsonl"  # a run without wandb has none
         self._lock = self.path / ".lock"
         self._holding = False
 

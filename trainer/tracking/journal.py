@@ -1,4 +1,4 @@
-"""metrics.jsonl, speed.jsonl and media/: the history of a run on disk, which everything else is made from."""
+"""metrics.jsonl and media/: the history of a run on disk, which everything else is made from."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class Journal(Tracker):
             self._warn(error)
 
     def speed(self, step: int, values: Mapping[str, float]) -> None:
-        """Appends to speed.jsonl, where it can be written: nothing depends on it."""
+        """Appends to what the shipper reads, where there is one: nothing else depends on it."""
         if values:
             with contextlib.suppress(OSError), open(self.folder.speed, "ab") as file:
                 file.write(_line({"step": step, **values}))
