@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from trainer.colors import RIGHT, WRONG, palette
 from trainer.records import Panel
-from trainer.tracking.panels import palette, read_panels, sheet, smaller, write_panels
+from trainer.tracking.panels import read_panels, sheet, smaller, write_panels
 
 CLASSES, COLORS = ("water", "land", "ignore"), ((30, 90, 200), (60, 160, 60), (128, 128, 128))
 
@@ -121,6 +123,16 @@ def test_the_sheet_shows_classified_samples_in_a_grid() -> None:
     four, five = sheet([classified(n) for n in range(4)]), sheet([classified(n) for n in range(5)])
     assert four.width == five.width
     assert five.height > 1.5 * four.height
+
+
+def test_a_frame_tells_right_from_wrong_on_the_sheet_and_nothing_is_drawn_into_the_picture(tmp_path: Path) -> None:
+    for right, color in ((True, RIGHT), (False, WRONG), (None, (60, 60, 60))):
+        panel = replace(classified(3), right=right)
+        assert sheet([panel]).getpixel((10, 10)) == color
+        write_panels(tmp_path / "m", [panel])
+        (read,) = read_panels(tmp_path / "m")
+        assert read.right is right
+        np.testing.assert_array_equal(read.image, panel.image)
 
 
 def test_a_caption_of_any_length_stays_under_its_picture() -> None:

@@ -16,6 +16,7 @@ from trainer.losses import Dice, DiceCE, Focal
 from trainer.metrics import Accuracy
 from trainer.models import CNN, MLP, Transformer, UNet
 from trainer.tasks import Classification, LanguageModel, Segmentation, Supervised, Task
+from trainer.tasks.pictures import picture
 
 CE, BCE = nn.CrossEntropyLoss, nn.BCEWithLogitsLoss
 
@@ -300,13 +301,14 @@ def test_classification_shows_what_was_predicted_and_how_surely() -> None:
     batch = torch.zeros(2, 1, 4, 4), torch.tensor([0, 2])
     output = torch.tensor([[0.7, 0.2, 0.1], [0.3, 0.6, 0.1]]).log()
     first, second = Classification(CE()).panels(Says(output), batch, ["s1", "s2"])
-    assert first.caption == "s1: true 0, predicted 0 (0.70)" and second.caption == "s2: true 2, predicted 1 (0.60)"
+    assert first.caption == "s1  true 0, pred 0 0.70" and second.caption == "s2  true 2, pred 1 0.60"
+    assert first.right and second.right is False
     assert first.masks == {} and (first.name, first.sample) == ("val/examples", "s1")
     named = Classification(CE(), ["cat", "dog", "cow"]).panels(Says(output), batch, ["s1", "s2"])
-    assert named[1].caption == "s2: true cow, predicted dog (0.60)"
+    assert named[1].caption == "s2  true cow, pred dog 0.60"
     binary = Classification(BCE(), ["no", "yes"])
     one = binary.panels(Says(torch.logit(torch.tensor([[0.2], [0.9]]))), (batch[0], batch[1].clamp_max(1)), ["p", "q"])
-    assert [panel.caption for panel in one] == ["p: true no, predicted no (0.80)", "q: true yes, predicted yes (0.90)"]
+    assert [panel.caption for panel in one] == ["p  true no, pred no 0.80", "q  true yes, pred yes 0.90"]
 
 
 @pytest.mark.parametrize(("channels", "shape"), [(1, (2, 2)), (2, (2, 2)), (3, (2, 2, 3)), (4, (2, 2, 3))])
@@ -321,7 +323,43 @@ def test_without_a_preprocess_a_picture_is_stretched_over_the_range(channels: in
     assert not flat.image.any()
 
 
-@pytest.mark.parametrize("shape", [(2, 64), (2, 5, 4, 4), (2, 4, 4), (2, 1, 4, 4, 4)])
+@pytest.mark.parametrize("channels", [1, 2, 3, 4, 13])
+def test_bytes_and_numbers_from_0_to_1_are_shown_as_they_are(channels: int) -> None:
+    told = torch.randint(10, 240, (channels, 5, 6), dtype=torch.uint8)
+    seen = told[0].numpy() if channels < 3 else told[:3].permute(1, 2, 0).numpy()
+    shares = told.float() / 255
+    for pixels in (told, shares, shares.double(), shares.half()):
+        shown = picture(pixels)
+        assert shown.dtype == np.uint8 and shown.flags.c_contiguous
+        np.testing.assert_array_equal(shown, seen)
+    assert abs(picture(shares.bfloat16()).astype(int) - seen).max() <= 1
+    assert set(picture(told > 99).flat) == {0, 255}
+
+
+def test_what_is_not_finite_is_black_and_leaves_the_rest_as_it_is() -> None:
+    pixels = torch.tensor([[[float("nan"), float("inf"), -1.0, 1.0]]])
+    assert picture(pixels).tolist() == [[0, 0, 0, 255]]
+    assert not picture(torch.full((1, 2, 2), float("nan"))).any()
+
+
+@pytest.mark.parametrize("kind", [torch.float32, torch.bfloat16])
+def test_a_classified_picture_is_shown_as_it_was_before_the_preprocessing(kind: torch.dtype) -> None:
+    pixels = torch.randint(256, (2, 3, 4, 5), dtype=torch.uint8)
+    preprocess = Preprocess((4, 5), [0.4, 0.5, 0.6], [0.2, 0.2, 0.3])
+    batch = preprocess.normalise(pixels).to(kind), torch.tensor([0, 1])
+    panels = Classification(CE(), preprocess=preprocess).panels(Says(torch.zeros(2, 3, dtype=kind)), batch, ["a", "b"])
+    for panel, was in zip(panels, pixels, strict=True):
+        least = 0 if kind == torch.float32 else 2
+        assert abs(panel.image.astype(int) - was.permute(1, 2, 0).numpy()).max() <= least
+
+
+def test_a_sample_that_is_left_out_is_neither_right_nor_wrong() -> None:
+    task = Classification(CE(ignore_index=-1), ignore_index=-1)
+    panels = task.panels(Says(torch.zeros(2, 3)), (torch.zeros(2, 1, 4, 4), torch.tensor([-1, 0])), ["a", "b"])
+    assert [panel.right for panel in panels] == [None, True]
+
+
+@pytest.mark.parametrize("shape", [(2, 64), (2, 4, 4), (2, 1, 4, 4, 4)])
 def test_what_is_no_picture_is_not_shown(shape: tuple[int, ...]) -> None:
     batch = torch.zeros(shape), torch.tensor([0, 1])
     assert Classification(CE()).panels(Says(torch.zeros(2, 3)), batch, ["a", "b"]) == []

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -14,14 +13,9 @@ from trainer.losses.fit import refuse, shown, taken_by
 from trainer.metrics import Accuracy, BitsPerCharacter, Confusion, Metric, predicted, wrong_class
 from trainer.records import Panel
 from trainer.tasks.base import Criterion, Supervised, unfit
+from trainer.tasks.pictures import Restores, are_pictures, picture
 
 _GREY = (127, 127, 127)
-
-
-class Restores(Protocol):
-    """What the panels need of a preprocessing: from what the model sees, (C, H, W), back to a uint8 picture."""
-
-    def restore(self, x: Tensor, /) -> np.ndarray: ...
 
 
 class _Labelled(Supervised):
@@ -111,7 +105,7 @@ class Classification(_Labelled):
     Args:
         criterion: the built loss.
         classes: the names of the classes; numbers without.
-        preprocess: how the pictures were made ready, to show them as they were; without it each is stretched to 0..255.
+        preprocess: how the pictures were made ready, to show them as they were; see `trainer.tasks.pictures`.
         ignore_index: samples of this label are left out.
         metrics: further metrics by name, e.g. `top5: {_target_: trainer.metrics.Accuracy, k: 5}`.
         l1, l2: penalties on the weights, see `Supervised`.
@@ -142,7 +136,7 @@ class Classification(_Labelled):
 
     def panels(self, model: nn.Module, batch: Any, samples: list[str]) -> list[Panel]:
         """Each picture with its true class, the predicted one and that one's probability. None for other inputs."""
-        if not _pictures(batch[0]):
+        if not are_pictures(batch[0]):
             return []
         output, target = self.measured(*self.outputs(model, batch))
         output = output.float() if output.ndim == 2 else torch.stack((torch.zeros_like(output), output), 1).float()
@@ -152,8 +146,9 @@ class Classification(_Labelled):
             Panel(
                 name="val/examples",
                 sample=sample,
-                image=_picture(pixels, self.preprocess),
-                caption=f"{sample}: true {self._name(true)}, predicted {self._name(guess)} ({chance:.2f})",
+                image=picture(pixels, self.preprocess),
+                caption=f"{sample}  true {self._name(true)}, pred {self._name(guess)} {chance:.2f}",
+                right=None if true == self.ignore_index else true == guess,
             )
             for sample, pixels, true, guess, chance in shown
         ]
@@ -173,7 +168,7 @@ class Segmentation(_Labelled):
         num_classes: C.
         classes: the names of the classes; numbers without.
         colors: red, green, blue (0 to 255) of each class in the panels; the viewer's own without.
-        preprocess: how the pictures were made ready, to show them as they were; without it each is stretched to 0..255.
+        preprocess: how the pictures were made ready, to show them as they were; see `trainer.tasks.pictures`.
         ignore_index: pixels of this label are left out. The true mask of a panel shows them in grey as a class of their
             own, `ignore`, after the last.
         metrics: further metrics by name.
@@ -206,7 +201,7 @@ class Segmentation(_Labelled):
 
     def panels(self, model: nn.Module, batch: Any, samples: list[str]) -> list[Panel]:
         """Each picture with its true and its predicted mask. None for other inputs, or above 255 classes."""
-        if not _pictures(batch[0]) or self.confusion.num_classes > 255:
+        if not are_pictures(batch[0]) or self.confusion.num_classes > 255:
             return []
         output, target = self.measured(*self.outputs(model, batch))
         classes, colors, true = self.confusion.classes, self.colors, target.long()
@@ -219,7 +214,7 @@ class Segmentation(_Labelled):
             Panel(
                 name="val/examples",
                 sample=sample,
-                image=_picture(batch[0][i], self.preprocess),
+                image=picture(batch[0][i], self.preprocess),
                 masks={name: mask[i].numpy() for name, mask in masks.items()},
                 classes=classes,
                 colors=colors,
@@ -266,17 +261,3 @@ class LanguageModel(_Labelled):
         if output.ndim != 3 or target.shape != output.shape[:2]:
             raise unfit(output, target, "(N, T, symbols)", "(N, T)")
         return self._fit(output.flatten(0, 1), target.flatten())
-
-
-def _pictures(inputs: Any) -> bool:
-    return isinstance(inputs, Tensor) and inputs.ndim == 4 and inputs.shape[1] <= 4
-
-
-def _picture(pixels: Tensor, preprocess: Restores | None) -> np.ndarray:
-    """(C, H, W) to uint8, (H, W) or (H, W, 3): two channels show the first, four the first three."""
-    if preprocess is not None:
-        return preprocess.restore(pixels)
-    pixels = pixels.detach().float().cpu()
-    low, high = pixels.min(), pixels.max()
-    pixels = ((pixels - low) / (high - low).clamp_min(1e-12) * 255).round().nan_to_num(0).to(torch.uint8)
-    return (pixels[0] if len(pixels) < 3 else pixels[:3].permute(1, 2, 0)).numpy()
