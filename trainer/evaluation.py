@@ -74,7 +74,9 @@ class Evaluator:
                     totals[name] = totals[name] + value if name in totals else value
             seed_generators(seed, cuda)
             panels = self.task.panels(model, *self._examples)
-        found = self.task.summarise(self.world.sum(totals))
+        totals = self.world.sum(totals)
+        found = self.task.summarise(totals)
+        panels += self.task.charts(totals)
         return Evaluation({f"val/{name}": float(value) for name, value in found.items()}, panels)
 
 

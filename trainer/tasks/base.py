@@ -46,6 +46,10 @@ class Task:
         """What to show of a batch of a few validation samples, named by `samples`. Called like `judge`."""
         return []
 
+    def charts(self, totals: dict[str, Tensor]) -> list[Panel]:
+        """Pictures made of the totals of a whole evaluation."""
+        return []
+
     @property
     def modules(self) -> dict[str, nn.Module]:
         """The modules that the task holds, such as its criterion, by the names of its attributes."""
@@ -116,6 +120,10 @@ class Supervised(Task):
         """What the metrics get of them."""
         return output, target
 
+    def further(self, inputs: Any, output: Tensor, target: Tensor) -> dict[str, Tensor]:
+        """More sums of a batch, made of what the metrics get."""
+        return {}
+
     def loss(self, model: nn.Module, batch: Any) -> Tensor:
         loss = self._score(*self.outputs(model, batch))
         return loss + self.penalty(model) if self.l1 or self.l2 else loss
@@ -135,7 +143,8 @@ class Supervised(Task):
         sums = {"loss": weighed(self._score(output, target), samples_of(batch))}
         if self.metrics:
             output, target = self.measured(output, target)
-        return sums | {name: metric.sums(output, target) for name, metric in self.metrics.items()}
+            sums |= {name: metric.sums(output, target) for name, metric in self.metrics.items()}
+        return sums | self.further(batch[0], output, target)
 
     def summarise(self, totals: dict[str, Tensor]) -> dict[str, float]:
         values = super().summarise({"loss": totals["loss"]})

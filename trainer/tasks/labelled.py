@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -13,9 +14,16 @@ from trainer.losses.fit import refuse, shown, taken_by
 from trainer.metrics import Accuracy, BitsPerCharacter, Confusion, Metric, predicted, wrong_class
 from trainer.records import Panel
 from trainer.tasks.base import Criterion, Supervised, unfit
+from trainer.tasks.matrix import MOST, confusion_panels
 from trainer.tasks.pictures import Restores, are_pictures, picture
 
+_MATRIX = "confusion matrix"  # among the totals; with a space, so that no metric in a config has this name
 _GREY = (127, 127, 127)
+
+
+@functools.cache
+def _confusion(classes: int, ignore_index: int | None) -> Confusion:
+    return Confusion(classes, (), ignore_index)
 
 
 class _Labelled(Supervised):
@@ -134,6 +142,15 @@ class Classification(_Labelled):
         values = super().summarise(totals)
         return values | ({"error": 1 - values["accuracy"]} if "accuracy" in values else {})
 
+    def further(self, inputs: Any, output: Tensor, target: Tensor) -> dict[str, Tensor]:
+        classes = output.shape[1] if output.ndim > target.ndim else 2
+        return {_MATRIX: _confusion(classes, self.ignore_index).sums(output, target)} if classes <= MOST else {}
+
+    def charts(self, totals: dict[str, Tensor]) -> list[Panel]:
+        """The confusion matrix, for at most 30 classes."""
+        counts = totals.get(_MATRIX)
+        return [] if counts is None else confusion_panels(counts, [self._name(n) for n in range(len(counts))])
+
     def panels(self, model: nn.Module, batch: Any, samples: list[str]) -> list[Panel]:
         """Each picture with its true class, the predicted one and that one's probability. None for other inputs."""
         if not are_pictures(batch[0]):
@@ -198,6 +215,10 @@ class Segmentation(_Labelled):
         self._measure({"confusion": self.confusion, **(metrics or {})})
         self.colors = tuple((int(red), int(green), int(blue)) for red, green, blue in colors)
         self.preprocess = preprocess
+
+    def charts(self, totals: dict[str, Tensor]) -> list[Panel]:
+        """The confusion matrix, with a pixel as the unit, for at most 30 classes."""
+        return confusion_panels(totals["confusion"], self.confusion.classes)
 
     def panels(self, model: nn.Module, batch: Any, samples: list[str]) -> list[Panel]:
         """Each picture with its true and its predicted mask. None for other inputs, or above 255 classes."""
