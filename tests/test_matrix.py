@@ -78,7 +78,8 @@ def test_more_classes_than_can_be_read_have_no_matrix(
 
 
 def blueness(picture: np.ndarray) -> np.ndarray:
-    return picture[..., 2].astype(int) - picture[..., 0]
+    tint: np.ndarray = np.subtract(picture[..., 2], picture[..., 0], dtype=int)
+    return tint
 
 
 def test_right_answers_are_blue_and_wrong_ones_orange_the_deeper_the_more() -> None:

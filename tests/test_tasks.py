@@ -278,13 +278,15 @@ def test_segmentation_shows_the_picture_as_it_was_with_both_masks() -> None:
     for i, (panel, sample) in enumerate(zip(panels, ["a.png", "b.png"], strict=True)):
         assert (panel.name, panel.sample) == ("val/examples", sample)
         assert panel.image.dtype == np.uint8 and (panel.image == pixels[i].permute(1, 2, 0).numpy()).all()
-        assert list(panel.masks) == ["true", "pred"]
+        assert list(panel.masks) == ["true", "pred", "error"]
+        assert (panel.masks["error"] == (true[i] != guess[i]).numpy()).all()
+        assert list(panel.legends["error"]) == ["right", "wrong"]
         assert panel.masks["true"].dtype == panel.masks["pred"].dtype == np.uint8
         assert (panel.masks["true"] == true[i].numpy()).all() and (panel.masks["pred"] == guess[i].numpy()).all()
         assert panel.classes == ("sea", "land", "lake")
         assert panel.colors == ((0, 0, 255), (0, 255, 0), (9, 9, 9))
-    assert panels[0].caption == "a.png  IoU 1.00"
-    assert re.fullmatch(r"b\.png  IoU 0\.[89]\d", panels[1].caption)
+    assert panels[0].caption == "a.png  IoU 1.00, 0.0% wrong"
+    assert re.fullmatch(r"b\.png  IoU 0\.[89]\d, 5\.0% wrong", panels[1].caption)
 
 
 def test_ignored_pixels_are_shown_as_a_class_of_their_own() -> None:
@@ -293,8 +295,21 @@ def test_ignored_pixels_are_shown_as_a_class_of_their_own() -> None:
     first, second = task.panels(Says(torch.tensor([[[[3.0, 3.0]]]] * 2)), batch, ["x", "y"])
     assert first.masks["true"].tolist() == [[1, 2]] and first.masks["pred"].tolist() == [[1, 1]]
     assert first.classes == ("a", "b", "ignore") and first.colors == ((1, 1, 1), (2, 2, 2), (127, 127, 127))
-    assert first.caption == "x  IoU 1.00" and second.caption == "y"
-    assert Segmentation(Focal(ignore_index=0), 2, ignore_index=0).colors == ()
+    assert first.masks["error"].tolist() == [[0, 2]] and list(first.legends["error"]) == ["right", "wrong", "ignore"]
+    assert first.legends["error"]["ignore"] == first.colors[2]
+    assert first.caption == "x  IoU 1.00, 0.0% wrong" and second.caption == "y"
+
+
+def test_a_class_has_the_same_color_whatever_else_is_shown() -> None:
+    def colors(count: int, **more: Any) -> tuple[Any, ...]:
+        task = Segmentation(Focal(ignore_index=more.get("ignore_index")), count, **more)
+        batch = torch.zeros(1, 1, 2, 2), torch.zeros(1, 2, 2, dtype=torch.int64)
+        return task.panels(Says(torch.zeros(1, count, 2, 2)), batch, ["a"])[0].colors
+
+    few, many = colors(3), colors(12)
+    assert few == many[:3] and len(set(many)) == 12
+    assert colors(3, ignore_index=255) == (*few, (127, 127, 127))
+    assert colors(2, colors=[(1, 2, 3), (4, 5, 6)]) == ((1, 2, 3), (4, 5, 6))
 
 
 def test_classification_shows_what_was_predicted_and_how_surely() -> None:

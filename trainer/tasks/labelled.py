@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from trainer.colors import LEFT_OUT, RGB, WRONG, palette
 from trainer.errors import ConfigError, DataError
 from trainer.losses.fit import refuse, shown, taken_by
 from trainer.metrics import Accuracy, BitsPerCharacter, Confusion, Metric, predicted, wrong_class
@@ -18,7 +19,7 @@ from trainer.tasks.matrix import MOST, confusion_panels
 from trainer.tasks.pictures import Restores, are_pictures, picture
 
 _MATRIX = "confusion matrix"  # among the totals; with a space, so that no metric in a config has this name
-_GREY = (127, 127, 127)
+_ERRORS: dict[str, RGB] = {"right": (225, 232, 238), "wrong": WRONG}
 
 
 @functools.cache
@@ -184,7 +185,7 @@ class Segmentation(_Labelled):
         criterion: the built loss.
         num_classes: C.
         classes: the names of the classes; numbers without.
-        colors: red, green, blue (0 to 255) of each class in the panels; the viewer's own without.
+        colors: red, green, blue (0 to 255) of each class in the panels; `trainer.colors` has others.
         preprocess: how the pictures were made ready, to show them as they were; see `trainer.tasks.pictures`.
         ignore_index: pixels of this label are left out. The true mask of a panel shows them in grey as a class of their
             own, `ignore`, after the last.
@@ -221,32 +222,38 @@ class Segmentation(_Labelled):
         return confusion_panels(totals["confusion"], self.confusion.classes)
 
     def panels(self, model: nn.Module, batch: Any, samples: list[str]) -> list[Panel]:
-        """Each picture with its true and its predicted mask. None for other inputs, or above 255 classes."""
+        """Each picture with its true mask, the predicted one, and where they differ.
+
+        None for other inputs, or above 255 classes.
+        """
         if not are_pictures(batch[0]) or self.confusion.num_classes > 255:
             return []
         output, target = self.measured(*self.outputs(model, batch))
-        classes, colors, true = self.confusion.classes, self.colors, target.long()
+        classes, colors, left_out = self.confusion.classes, palette(self.colors), self.ignore_index is not None
+        true, guess = target.long(), predicted(output, target)
+        error = (true != guess).long()
         if self.ignore_index is not None:
-            true = true.masked_fill(true == self.ignore_index, len(classes))
-            classes, colors = (*classes, "ignore"), (*colors, _GREY) if colors else ()
-        masks = {"true": true, "pred": predicted(output, target)}
-        masks = {name: mask.to("cpu", torch.uint8) for name, mask in masks.items()}
+            outside = target == self.ignore_index
+            true, error = true.masked_fill(outside, len(classes)), error.masked_fill(outside, len(_ERRORS))
+        masks = {"true": true, "pred": guess, "error": error}
+        shown = {name: mask.to("cpu", torch.uint8).numpy() for name, mask in masks.items()}
         return [
             Panel(
                 name="val/examples",
                 sample=sample,
                 image=picture(batch[0][i], self.preprocess),
-                masks={name: mask[i].numpy() for name, mask in masks.items()},
-                classes=classes,
-                colors=colors,
+                masks={name: mask[i] for name, mask in shown.items()},
+                classes=(*classes, "ignore") if left_out else classes,
+                colors=(*colors[: len(classes)], LEFT_OUT) if left_out else tuple(colors[: len(classes)]),
                 caption=self._caption(sample, output[i : i + 1], target[i : i + 1]),
+                legends={"error": _ERRORS | ({"ignore": LEFT_OUT} if left_out else {})},
             )
             for i, sample in enumerate(samples)
         ]
 
     def _caption(self, sample: str, output: Tensor, target: Tensor) -> str:
         values = self.confusion.values(self.confusion.sums(output, target))
-        return f"{sample}  IoU {values['miou']:.2f}" if values else sample
+        return f"{sample}  IoU {values['miou']:.2f}, {1 - values['accuracy']:.1%} wrong" if values else sample
 
 
 class LanguageModel(_Labelled):

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
-
 from torch import Tensor
 
 from trainer.colors import RGB
@@ -97,15 +96,13 @@ def _percent(share: float) -> str:
     return "99%" if 0.99 < share < 1 else f"{share:.0%}"  # 100% is said of all alone
 
 
-def _short(count: float) -> str:
+def _short(count: int) -> str:
     """A count in at most five letters: 9999, 12.3k, 123k, 4.5M."""
     if count < 10_000:
         return str(count)
-    for unit in "kMGT":
-        count /= 1000
-        if count < 999.5:
-            break
-    return f"{count:.1f}{unit}" if count < 99.95 else f"{count:.0f}{unit}"
+    power = next((n for n in (1, 2, 3) if count < 999.5 * 1000**n), 4)
+    value = count / 1000**power
+    return f"{value:.1f}{'kMGT'[power - 1]}" if value < 99.95 else f"{value:.0f}{'kMGT'[power - 1]}"
 
 
 def _cut(text: str, width: int) -> str:

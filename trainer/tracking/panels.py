@@ -189,10 +189,9 @@ def _legend(panels: Sequence[Panel]) -> list[Image.Image]:
     if first is None:
         return []
     width = max(3 * TILE, sum(tile.width + _GAP for tile in _tiles(first)) - _GAP)
-    said = dict(zip(first.classes, palette(first.colors), strict=False))
-    for legend in first.legends.values():
-        said |= legend
-    entries = [(color, name, 28 + int(_font().getlength(name))) for name, color in said.items()]
+    said = list(zip(first.classes, palette(first.colors), strict=False))
+    said += [entry for legend in first.legends.values() for entry in legend.items() if entry not in said]
+    entries = [(color, name, 28 + int(_font().getlength(name))) for name, color in said]
     lines: list[list[tuple[RGB, str, int]]] = [[]]
     for entry in entries:
         if lines[-1] and sum(e[2] for e in lines[-1]) + entry[2] > width:
