@@ -25,9 +25,14 @@ class Task:
 
     Attributes:
         measures: what `summarise` may give, and whether less (`min`) or more (`max`) is better; names without `val/`.
+        worst: how many of the hardest samples of an evaluation are shown.
+        hardness: what `judge` may set: a number for each sample of the batch, (N,), by which the hardest are found.
+            An evaluation takes it away again.
     """
 
     measures: Mapping[str, Direction] = {"loss": "min"}
+    worst: int = 0
+    hardness: Tensor | None = None
 
     def loss(self, model: nn.Module, batch: Any) -> Tensor:
         """The mean loss of the batch's samples, a scalar to call `backward` on."""
@@ -121,7 +126,7 @@ class Supervised(Task):
         return output, target
 
     def further(self, inputs: Any, output: Tensor, target: Tensor) -> dict[str, Tensor]:
-        """More sums of a batch, made of what the metrics get."""
+        """More sums of a batch, made of what the metrics get. The place to set `hardness`."""
         return {}
 
     def loss(self, model: nn.Module, batch: Any) -> Tensor:

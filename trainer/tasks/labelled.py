@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from trainer.colors import LEFT_OUT, RGB, WRONG, palette
@@ -37,9 +39,12 @@ class _Labelled(Supervised):
         metrics: Mapping[str, Any] | None,
         l1: float,
         l2: float,
+        worst: int = 0,
     ) -> None:
         super().__init__(criterion, metrics, l1, l2)
-        self.ignore_index = ignore_index
+        if worst < 0:
+            raise ValueError(f"worst: {worst} must be at least 0")
+        self.ignore_index, self.worst = ignore_index, worst
         self._soft = False  # whether the targets of the batch are probabilities
         self._probable = not isinstance(criterion, nn.BCELoss)  # whether outputs were seen to be what it takes
         without = bool(taken_by(criterion)) and not hasattr(criterion, "ignore_index")
@@ -118,6 +123,7 @@ class Classification(_Labelled):
         ignore_index: samples of this label are left out.
         metrics: further metrics by name, e.g. `top5: {_target_: trainer.metrics.Accuracy, k: 5}`.
         l1, l2: penalties on the weights, see `Supervised`.
+        worst: so many samples whose true class was thought least likely are shown at each evaluation.
 
     Raises:
         ValueError: two metrics give the same name, or the criterion leaves out another label.
@@ -132,8 +138,9 @@ class Classification(_Labelled):
         metrics: Mapping[str, Any] | None = None,
         l1: float = 0.0,
         l2: float = 0.0,
+        worst: int = 4,
     ) -> None:
-        super().__init__(criterion, ignore_index, None, l1, l2)
+        super().__init__(criterion, ignore_index, None, l1, l2, worst)
         self._measure({"accuracy": Accuracy(ignore_index=ignore_index)})
         self.measures = {**self.measures, "error": "min"}
         self._measure(metrics or {})
@@ -144,8 +151,22 @@ class Classification(_Labelled):
         return values | ({"error": 1 - values["accuracy"]} if "accuracy" in values else {})
 
     def further(self, inputs: Any, output: Tensor, target: Tensor) -> dict[str, Tensor]:
+        if self.worst and are_pictures(inputs):
+            self.hardness = self._hardness(output, target)
         classes = output.shape[1] if output.ndim > target.ndim else 2
         return {_MATRIX: _confusion(classes, self.ignore_index).sums(output, target)} if classes <= MOST else {}
+
+    def _hardness(self, output: Tensor, target: Tensor) -> Tensor:
+        """The cross-entropy, whatever the criterion is: how little the truth was thought of."""
+        outside = (
+            torch.zeros_like(target, dtype=torch.bool) if self.ignore_index is None else target == self.ignore_index
+        )
+        target = target.masked_fill(outside, 0)
+        if output.ndim == target.ndim:
+            hardness = F.binary_cross_entropy_with_logits(output.float(), target.float(), reduction="none")
+        else:
+            hardness = F.cross_entropy(output.float(), target, reduction="none")
+        return hardness.masked_fill(outside, -math.inf)
 
     def charts(self, totals: dict[str, Tensor]) -> list[Panel]:
         """The confusion matrix, for at most 30 classes."""
@@ -191,6 +212,7 @@ class Segmentation(_Labelled):
             own, `ignore`, after the last.
         metrics: further metrics by name.
         l1, l2: penalties on the weights, see `Supervised`.
+        worst: so many samples with the largest share of wrong pixels are shown at each evaluation.
 
     Raises:
         ValueError: names or colors do not fit the number of classes, two metrics give the same name, or the criterion
@@ -208,14 +230,24 @@ class Segmentation(_Labelled):
         metrics: Mapping[str, Any] | None = None,
         l1: float = 0.0,
         l2: float = 0.0,
+        worst: int = 4,
     ) -> None:
-        super().__init__(criterion, ignore_index, None, l1, l2)
+        super().__init__(criterion, ignore_index, None, l1, l2, worst)
         self.confusion = Confusion(num_classes, classes, ignore_index)
         if len(colors) not in (0, self.confusion.num_classes):
             raise ValueError(f"colors: {len(colors)} colors for num_classes={self.confusion.num_classes}")
         self._measure({"confusion": self.confusion, **(metrics or {})})
         self.colors = tuple((int(red), int(green), int(blue)) for red, green, blue in colors)
         self.preprocess = preprocess
+
+    def further(self, inputs: Any, output: Tensor, target: Tensor) -> dict[str, Tensor]:
+        if self.worst and are_pictures(inputs):
+            kept = (
+                torch.ones_like(target, dtype=torch.bool) if self.ignore_index is None else target != self.ignore_index
+            )
+            wrong = ((predicted(output, target) != target) & kept).flatten(1).sum(1)
+            self.hardness = wrong / kept.flatten(1).sum(1).clamp_min(1)  # the share of wrong pixels
+        return {}
 
     def charts(self, totals: dict[str, Tensor]) -> list[Panel]:
         """The confusion matrix, with a pixel as the unit, for at most 30 classes."""
