@@ -16,10 +16,12 @@ _CLASSES: tuple[RGB, ...] = (
 
 def palette(colors: Sequence[RGB] = ()) -> list[RGB]:
     """256 colors: the given ones, then others that are easy to tell apart. A color depends on its place alone."""
-    free = [*_CLASSES, *(_hue(n) for n in range(256))]
-    return [*colors, *free[len(colors) :]][:256]
+    return [*colors, *_FREE[len(colors) :]][:256]
 
 
 def _hue(n: int) -> RGB:
     red, green, blue = colorsys.hsv_to_rgb(n * 0.61803398875 % 1, 0.65, 0.85)  # the golden angle keeps neighbours apart
     return round(255 * red), round(255 * green), round(255 * blue)
+
+
+_FREE = (*_CLASSES, *(_hue(n) for n in range(256 - len(_CLASSES))))

@@ -44,7 +44,7 @@ def write_panels(folder: Path, panels: Sequence[Panel]) -> None:
             image, masks = f"{n:02d}-image.png", {name: _mask_file(n, name) for name in panel.masks}
             Image.fromarray(panel.image).save(temporary / image, compress_level=3)
             for name, file in masks.items():
-                palette_picture(panel.masks[name], _colors(panel, name)).save(temporary / file)
+                palette_picture(panel.masks[name], _colors(panel, name)).save(temporary / file, compress_level=3)
             entries.append({name: getattr(panel, name) for name in _FACTS} | {"image": image, "masks": masks})
         (temporary / "panels.json").write_text(json.dumps(entries, indent=1) + "\n", encoding="utf-8")
         sheet(shown).save(temporary / "sheet.png", compress_level=3)
@@ -159,14 +159,14 @@ def _captioned(image: Image.Image, text: str) -> Image.Image:
 
 
 def _wrapped(text: str, width: int, most: int = 3) -> list[str]:
-    """The text in lines no wider than that; words too long are cut, and so is what needs more than `most` lines."""
+    """The text in lines no wider than that, a new one after two spaces; what is too long or needs more is cut."""
     lines: list[str] = []
-    for word in text.split():
-        joined = f"{lines[-1]} {word}" if lines else word
-        if lines and _font().getlength(joined) <= width:
-            lines[-1] = joined
-        else:
-            lines.append(word)
+    for part in filter(None, text.split("  ")):
+        first, *words = part.split() or [""]
+        lines.append(first)
+        for word in words:
+            joined = f"{lines[-1]} {word}"
+            lines[-1:] = [joined] if _font().getlength(joined) <= width else [lines[-1], word]
     lines = [line if _font().getlength(line) <= width else _cut(line, width) for line in lines]
     return lines if len(lines) <= most else [*lines[: most - 1], _cut(lines[most - 1] + " ...", width)]
 
