@@ -75,6 +75,9 @@ def test_more_classes_than_can_be_read_have_no_matrix(
     task = Classification(nn.CrossEntropyLoss())
     assert bool(counts_drawn(task, MLP(6, classes), batch, 4, monkeypatch)) == shown
     assert ("confusion matrix" in task.judge(MLP(6, classes), batch)) == shown
+    pixels = Segmentation(nn.CrossEntropyLoss(), classes)
+    assert bool(pixels.charts({"confusion": torch.eye(classes, dtype=torch.int64)})) == shown
+    assert pixels.charts({"confusion": torch.zeros(classes, classes, dtype=torch.int64)}) == []
 
 
 def blueness(picture: np.ndarray) -> np.ndarray:

@@ -76,6 +76,7 @@ def test_classes_without_a_color_get_different_ones() -> None:
         assert len(colors) == 256
         assert tuple(colors[: len(given)]) == given
         assert len(set(colors[:24])) == 24
+    assert palette()[:2] == [(31, 119, 180), (255, 127, 14)], "runs of other versions have other colors"
 
 
 def test_writing_again_replaces_all_of_the_folder(tmp_path: Path) -> None:
