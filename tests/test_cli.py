@@ -300,7 +300,7 @@ def test_a_folder_of_images_and_masks_trains_and_shows_them(tmp_path: Path) -> N
     assert made.returncode == 0, made.stderr
     panels = sorted((tmp_path / "runs/m/media").glob("step-*"))[-1]
     shown = json.loads((panels / "panels.json").read_text())
-    assert shown[0]["masks"].keys() == {"true", "pred"}
+    assert shown[0]["masks"].keys() == {"true", "pred", "error"}
     assert set(np.unique(np.asarray(Image.open(panels / shown[0]["masks"]["true"])))) <= {0, 1}
 
 

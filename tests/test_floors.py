@@ -17,7 +17,7 @@ PACKAGE = ROOT / "trainer"
 # A package's name stands for all its modules. Nothing may import what stands on a higher floor.
 FLOORS = {
     "errors": 0, "world": 0, "state": 0, "progress": 0, "durations": 0, "records": 0, "folder": 0,
-    "signals": 0, "dotenv": 0, "targets": 0,
+    "signals": 0, "dotenv": 0, "targets": 0, "colors": 0,
     "data": 1, "tasks": 1, "losses": 1, "metrics": 1, "models": 1, "optim": 1, "schedules": 1,
     "gradients": 1, "update": 1, "ema": 1, "monitor": 1, "checkpoint": 1, "clock": 1, "buffers": 1,
     "evaluation": 1, "history": 1,
@@ -39,7 +39,7 @@ ALLOWED = {
 
 # Imported by the child process that talks to wandb, which has to start at once.
 WITHOUT_TORCH = ("trainer", "trainer.cli", "trainer.errors", "trainer.durations", "trainer.records", "trainer.folder",
-                 "trainer.tracking.base", "trainer.tracking.journal", "trainer.tracking.console",
+                 "trainer.colors", "trainer.tracking.base", "trainer.tracking.journal", "trainer.tracking.console",
                  "trainer.tracking.shipper")  # fmt: skip
 
 

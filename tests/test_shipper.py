@@ -9,6 +9,7 @@ import json
 import logging
 import math
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -19,19 +20,30 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
+from torch import nn
+from torch.utils.data import TensorDataset
 
+from trainer.data.base import Data
+from trainer.data.loader import Loader
+from trainer.evaluation import Evaluator
 from trainer.folder import RunFolder
-from trainer.records import Outcome
-from trainer.tracking.base import Plan
+from trainer.records import Evaluation, Outcome
+from trainer.tasks import Classification, Segmentation, Task
+from trainer.tracking.base import Plan, Trackers
+from trainer.tracking.journal import Journal
 from trainer.tracking.mailbox import Mailbox, Sent, Spec, Tail
 from trainer.tracking.sender import Best
 from trainer.tracking.shipper import Shipper, Wandb, sync_command
+from trainer.update import Precision
+from trainer.world import World
 
 sys.path.insert(0, str(Path(__file__).parent))
 from wandb_server import Run, WandbServer
 
 ROOT = Path(__file__).resolve().parents[1]
+NAMES = ("val/examples", "val/worst", "val/confusion")
 
 LIFE = """
 import os, signal, sys
@@ -246,6 +258,62 @@ def test_pictures_arrive_as_they_were_with_their_masks_and_class_names(online: t
             np.testing.assert_array_equal(pixels(run.files[masks["pred"]["path"]]), np.asarray(kept))
     labels = run.raw_config["_wandb"]["value"]["mask/class_labels"]
     assert labels["val/examples_wandb_delimeter_true"]["value"] == {"0": "water", "1": "land"}
+
+
+def shown_by(kind: str) -> Evaluation:
+    """What a real evaluation of pictures shows: seven right and wrong answers of three classes, pixels left out."""
+    generator = torch.Generator().manual_seed(1)
+    pictures = torch.rand(7, 3, 24, 32, generator=generator)
+    label, masks = torch.arange(7) % 3, torch.randint(3, (7, 24, 32), generator=generator)
+    masks[:, 0] = 255
+    names = ["water", "land", "ice"]
+    task: Task = Segmentation(nn.CrossEntropyLoss(ignore_index=255), 3, names, ignore_index=255, worst=2)
+    model = nn.Sequential(nn.AvgPool2d((24, 32)), nn.Flatten())
+    if kind == "classification":
+        task = Classification(nn.CrossEntropyLoss(), names, worst=2)
+    data = Data(dataset := TensorDataset(pictures, label if kind == "classification" else masks), dataset)
+    loader = Loader(dataset, 4, shuffle=False)
+    model = model if kind == "classification" else nn.Sequential(nn.Identity())
+    return Evaluator(task, data, loader, Precision(), World("cpu", 1))(model)
+
+
+def test_what_a_real_evaluation_shows_arrives(
+    server: WandbServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in server.env().items():
+        monkeypatch.setenv(name, value)
+    ships, shown = {}, {}
+    for kind in ("classification", "segmentation"):  # both at once, since wandb takes its time to start
+        folder = RunFolder(tmp_path / kind)
+        folder.create()
+        ships[kind] = Shipper(folder, Wandb(finish_timeout=20.0, project="shown"), id=kind, name=kind)
+        ships[kind].launch()
+        evaluation = shown_by(kind)
+        trackers = Trackers([Journal(folder), ships[kind]])
+        trackers.start(Plan(folder, 1, 1, 1))
+        trackers.panels(1, evaluation.panels)
+        trackers.rows([{"step": 1, **evaluation.metrics}])
+        shown[kind] = trackers, {name: [p for p in evaluation.panels if p.name == name] for name in NAMES}
+    for kind, (trackers, panels) in shown.items():
+        trackers.finish(Outcome("finished", "done"))
+        run = server.run(kind)
+        (row,) = run.history
+        for name in NAMES:
+            assert row[name]["captions"] == [panel.caption for panel in panels[name]]
+            for panel, file in zip(panels[name], row[name]["filenames"], strict=True):
+                np.testing.assert_array_equal(pixels(run.files[file]), panel.image)
+        assert [len(panels[name]) for name in NAMES] == [7, 2, 1]
+    assert re.fullmatch(r"0  true water, pred \w+ 0\.\d\d", shown["classification"][1]["val/examples"][0].caption)
+    labels = run.raw_config["_wandb"]["value"]["mask/class_labels"]
+    classes = {"0": "water", "1": "land", "2": "ice", "3": "ignore"}
+    for name in ("val/examples", "val/worst"):
+        for mask in ("true", "pred", "error"):
+            expected = {"0": "right", "1": "wrong", "2": "ignore"} if mask == "error" else classes
+            assert labels[f"{name}_wandb_delimeter_{mask}"]["value"] == expected
+        for panel, sent in zip(panels[name], row[name]["all_masks"], strict=True):
+            assert set(sent) == set(panel.masks) == {"true", "pred", "error"}
+            for mask, values in panel.masks.items():
+                np.testing.assert_array_equal(pixels(run.files[sent[mask]["path"]]), values)
 
 
 def test_the_drawn_schedule_arrives_with_the_first_row(online: tuple[RunFolder, Run, str]) -> None:

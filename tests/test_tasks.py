@@ -16,6 +16,7 @@ from trainer.losses import Dice, DiceCE, Focal
 from trainer.metrics import Accuracy
 from trainer.models import CNN, MLP, Transformer, UNet
 from trainer.tasks import Classification, LanguageModel, Segmentation, Supervised, Task
+from trainer.tasks.pictures import picture
 
 CE, BCE = nn.CrossEntropyLoss, nn.BCEWithLogitsLoss
 
@@ -286,13 +287,15 @@ def test_segmentation_shows_the_picture_as_it_was_with_both_masks() -> None:
     for i, (panel, sample) in enumerate(zip(panels, ["a.png", "b.png"], strict=True)):
         assert (panel.name, panel.sample) == ("val/examples", sample)
         assert panel.image.dtype == np.uint8 and (panel.image == pixels[i].permute(1, 2, 0).numpy()).all()
-        assert list(panel.masks) == ["true", "pred"]
+        assert list(panel.masks) == ["true", "pred", "error"]
+        assert (panel.masks["error"] == (true[i] != guess[i]).numpy()).all()
+        assert list(panel.legends["error"]) == ["right", "wrong"]
         assert panel.masks["true"].dtype == panel.masks["pred"].dtype == np.uint8
         assert (panel.masks["true"] == true[i].numpy()).all() and (panel.masks["pred"] == guess[i].numpy()).all()
         assert panel.classes == ("sea", "land", "lake")
         assert panel.colors == ((0, 0, 255), (0, 255, 0), (9, 9, 9))
-    assert panels[0].caption == "a.png  IoU 1.00"
-    assert re.fullmatch(r"b\.png  IoU 0\.[89]\d", panels[1].caption)
+    assert panels[0].caption == "a.png  IoU 1.00, 0.0% wrong"
+    assert re.fullmatch(r"b\.png  IoU 0\.[89]\d, 5\.0% wrong", panels[1].caption)
 
 
 def test_ignored_pixels_are_shown_as_a_class_of_their_own() -> None:
@@ -301,21 +304,35 @@ def test_ignored_pixels_are_shown_as_a_class_of_their_own() -> None:
     first, second = task.panels(Says(torch.tensor([[[[3.0, 3.0]]]] * 2)), batch, ["x", "y"])
     assert first.masks["true"].tolist() == [[1, 2]] and first.masks["pred"].tolist() == [[1, 1]]
     assert first.classes == ("a", "b", "ignore") and first.colors == ((1, 1, 1), (2, 2, 2), (127, 127, 127))
-    assert first.caption == "x  IoU 1.00" and second.caption == "y"
-    assert Segmentation(Focal(ignore_index=0), 2, ignore_index=0).colors == ()
+    assert first.masks["error"].tolist() == [[0, 2]] and list(first.legends["error"]) == ["right", "wrong", "ignore"]
+    assert first.legends["error"]["ignore"] == first.colors[2]
+    assert first.caption == "x  IoU 1.00, 0.0% wrong" and second.caption == "y"
+
+
+def test_a_class_has_the_same_color_whatever_else_is_shown() -> None:
+    def colors(count: int, **more: Any) -> tuple[Any, ...]:
+        task = Segmentation(Focal(ignore_index=more.get("ignore_index")), count, **more)
+        batch = torch.zeros(1, 1, 2, 2), torch.zeros(1, 2, 2, dtype=torch.int64)
+        return task.panels(Says(torch.zeros(1, count, 2, 2)), batch, ["a"])[0].colors
+
+    few, many = colors(3), colors(12)
+    assert few == many[:3] and len(set(many)) == 12
+    assert colors(3, ignore_index=255) == (*few, (127, 127, 127))
+    assert colors(2, colors=[(1, 2, 3), (4, 5, 6)]) == ((1, 2, 3), (4, 5, 6))
 
 
 def test_classification_shows_what_was_predicted_and_how_surely() -> None:
     batch = torch.zeros(2, 1, 4, 4), torch.tensor([0, 2])
     output = torch.tensor([[0.7, 0.2, 0.1], [0.3, 0.6, 0.1]]).log()
     first, second = Classification(CE()).panels(Says(output), batch, ["s1", "s2"])
-    assert first.caption == "s1: true 0, predicted 0 (0.70)" and second.caption == "s2: true 2, predicted 1 (0.60)"
+    assert first.caption == "s1  true 0, pred 0 0.70" and second.caption == "s2  true 2, pred 1 0.60"
+    assert first.right and second.right is False
     assert first.masks == {} and (first.name, first.sample) == ("val/examples", "s1")
     named = Classification(CE(), ["cat", "dog", "cow"]).panels(Says(output), batch, ["s1", "s2"])
-    assert named[1].caption == "s2: true cow, predicted dog (0.60)"
+    assert named[1].caption == "s2  true cow, pred dog 0.60"
     binary = Classification(BCE(), ["no", "yes"])
     one = binary.panels(Says(torch.logit(torch.tensor([[0.2], [0.9]]))), (batch[0], batch[1].clamp_max(1)), ["p", "q"])
-    assert [panel.caption for panel in one] == ["p: true no, predicted no (0.80)", "q: true yes, predicted yes (0.90)"]
+    assert [panel.caption for panel in one] == ["p  true no, pred no 0.80", "q  true yes, pred yes 0.90"]
 
 
 @pytest.mark.parametrize(("channels", "shape"), [(1, (2, 2)), (2, (2, 2)), (3, (2, 2, 3)), (4, (2, 2, 3))])
@@ -330,7 +347,43 @@ def test_without_a_preprocess_a_picture_is_stretched_over_the_range(channels: in
     assert not flat.image.any()
 
 
-@pytest.mark.parametrize("shape", [(2, 64), (2, 5, 4, 4), (2, 4, 4), (2, 1, 4, 4, 4)])
+@pytest.mark.parametrize("channels", [1, 2, 3, 4, 13])
+def test_bytes_and_numbers_from_0_to_1_are_shown_as_they_are(channels: int) -> None:
+    told = torch.randint(10, 240, (channels, 5, 6), dtype=torch.uint8)
+    seen = told[0].numpy() if channels < 3 else told[:3].permute(1, 2, 0).numpy()
+    shares = told.float() / 255
+    for pixels in (told, shares, shares.double(), shares.half()):
+        shown = picture(pixels)
+        assert shown.dtype == np.uint8 and shown.flags.c_contiguous
+        np.testing.assert_array_equal(shown, seen)
+    assert abs(picture(shares.bfloat16()).astype(int) - seen).max() <= 1
+    assert set(picture(told > 99).flat) == {0, 255}
+
+
+def test_what_is_not_finite_is_black_and_leaves_the_rest_as_it_is() -> None:
+    pixels = torch.tensor([[[float("nan"), float("inf"), -1.0, 1.0]]])
+    assert picture(pixels).tolist() == [[0, 0, 0, 255]]
+    assert not picture(torch.full((1, 2, 2), float("nan"))).any()
+
+
+@pytest.mark.parametrize("kind", [torch.float32, torch.bfloat16])
+def test_a_classified_picture_is_shown_as_it_was_before_the_preprocessing(kind: torch.dtype) -> None:
+    pixels = torch.randint(256, (2, 3, 4, 5), dtype=torch.uint8)
+    preprocess = Preprocess((4, 5), [0.4, 0.5, 0.6], [0.2, 0.2, 0.3])
+    batch = preprocess.normalise(pixels).to(kind), torch.tensor([0, 1])
+    panels = Classification(CE(), preprocess=preprocess).panels(Says(torch.zeros(2, 3, dtype=kind)), batch, ["a", "b"])
+    for panel, was in zip(panels, pixels, strict=True):
+        least = 0 if kind == torch.float32 else 2
+        assert abs(panel.image.astype(int) - was.permute(1, 2, 0).numpy()).max() <= least
+
+
+def test_a_sample_that_is_left_out_is_neither_right_nor_wrong() -> None:
+    task = Classification(CE(ignore_index=-1), ignore_index=-1)
+    panels = task.panels(Says(torch.zeros(2, 3)), (torch.zeros(2, 1, 4, 4), torch.tensor([-1, 0])), ["a", "b"])
+    assert [panel.right for panel in panels] == [None, True]
+
+
+@pytest.mark.parametrize("shape", [(2, 64), (2, 4, 4), (2, 1, 4, 4, 4)])
 def test_what_is_no_picture_is_not_shown(shape: tuple[int, ...]) -> None:
     batch = torch.zeros(shape), torch.tensor([0, 1])
     assert Classification(CE()).panels(Says(torch.zeros(2, 3)), batch, ["a", "b"]) == []

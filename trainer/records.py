@@ -7,6 +7,8 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
+from trainer.colors import RGB
+
 Row = dict[str, Any]  # one line of metrics.jsonl: {"step": 120, "epoch": 2, "train/loss": 0.41, "lr": 0.01, ...}
 RunState = Literal["running", "finished", "interrupted", "failed"]
 Resume = Literal["never", "auto", "must"]
@@ -27,7 +29,7 @@ the data, unless the config sets it:
 
 @dataclass(frozen=True)
 class Panel:
-    """One validation sample as a person sees it.
+    """One validation sample as a person sees it, or a picture of a whole evaluation.
 
     Attributes:
         name: what the picture is called on a dashboard, the same at every evaluation (`val/examples`).
@@ -37,6 +39,9 @@ class Panel:
         classes: the names of the class indices.
         colors: one (red, green, blue), 0 to 255, for each class.
         caption: what stands under the picture.
+        legends: of masks whose indices mean something else than the classes: name and color of each index.
+        right: whether the prediction is the truth, where that is said of the whole picture.
+        drawn: the picture is made of letters and lines, and must not be made smaller.
     """
 
     name: str
@@ -44,8 +49,11 @@ class Panel:
     image: np.ndarray
     masks: dict[str, np.ndarray] = field(default_factory=dict)
     classes: tuple[str, ...] = ()
-    colors: tuple[tuple[int, int, int], ...] = ()
+    colors: tuple[RGB, ...] = ()
     caption: str = ""
+    legends: dict[str, dict[str, RGB]] = field(default_factory=dict)
+    right: bool | None = None
+    drawn: bool = False
 
 
 @dataclass(frozen=True)

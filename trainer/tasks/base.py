@@ -25,9 +25,14 @@ class Task:
 
     Attributes:
         measures: what `summarise` may give, and whether less (`min`) or more (`max`) is better; names without `val/`.
+        worst: how many of the hardest samples of an evaluation are shown.
+        hardness: what `judge` may set: a number for each sample of the batch, (N,), by which the hardest are found.
+            An evaluation takes it away again.
     """
 
     measures: Mapping[str, Direction] = {"loss": "min"}
+    worst: int = 0
+    hardness: Tensor | None = None
 
     def loss(self, model: nn.Module, batch: Any) -> Tensor:
         """The mean loss of the batch's samples, a scalar to call `backward` on."""
@@ -44,6 +49,10 @@ class Task:
 
     def panels(self, model: nn.Module, batch: Any, samples: list[str]) -> list[Panel]:
         """What to show of a batch of a few validation samples, named by `samples`. Called like `judge`."""
+        return []
+
+    def charts(self, totals: dict[str, Tensor]) -> list[Panel]:
+        """Pictures made of the totals of a whole evaluation."""
         return []
 
     @property
@@ -116,6 +125,10 @@ class Supervised(Task):
         """What the metrics get of them."""
         return output, target
 
+    def further(self, inputs: Any, output: Tensor, target: Tensor) -> dict[str, Tensor]:
+        """More sums of a batch, made of what the metrics get. The place to set `hardness`."""
+        return {}
+
     def loss(self, model: nn.Module, batch: Any) -> Tensor:
         loss = self._score(*self.outputs(model, batch))
         return loss + self.penalty(model) if self.l1 or self.l2 else loss
@@ -135,7 +148,8 @@ class Supervised(Task):
         sums = {"loss": weighed(self._score(output, target), samples_of(batch))}
         if self.metrics:
             output, target = self.measured(output, target)
-        return sums | {name: metric.sums(output, target) for name, metric in self.metrics.items()}
+            sums |= {name: metric.sums(output, target) for name, metric in self.metrics.items()}
+        return sums | self.further(batch[0], output, target)
 
     def summarise(self, totals: dict[str, Tensor]) -> dict[str, float]:
         values = super().summarise({name: total for name, total in totals.items() if name not in self.metrics})

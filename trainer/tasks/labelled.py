@@ -2,26 +2,31 @@
 
 from __future__ import annotations
 
+import functools
+import math
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any
 
-import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
+from trainer.colors import LEFT_OUT, RGB, WRONG, palette
 from trainer.errors import ConfigError, DataError
 from trainer.losses.fit import refuse, shown, taken_by
 from trainer.metrics import Accuracy, BitsPerCharacter, Confusion, Metric, predicted, wrong_class
 from trainer.records import Panel
 from trainer.tasks.base import Criterion, Supervised, unfit
+from trainer.tasks.matrix import MOST, confusion_panels
+from trainer.tasks.pictures import Restores, are_pictures, picture
 
-_GREY = (127, 127, 127)
+_MATRIX = "confusion matrix"  # among the totals; with a space, so that no metric in a config has this name
+_ERRORS: dict[str, RGB] = {"right": (225, 232, 238), "wrong": WRONG}
 
 
-class Restores(Protocol):
-    """What the panels need of a preprocessing: from what the model sees, (C, H, W), back to a uint8 picture."""
-
-    def restore(self, x: Tensor, /) -> np.ndarray: ...
+@functools.cache
+def _confusion(classes: int, ignore_index: int | None) -> Confusion:
+    return Confusion(classes, (), ignore_index)
 
 
 class _Labelled(Supervised):
@@ -36,9 +41,12 @@ class _Labelled(Supervised):
         metrics: Mapping[str, Any] | None,
         l1: float,
         l2: float,
+        worst: int = 0,
     ) -> None:
         super().__init__(criterion, metrics, l1, l2)
-        self.ignore_index = ignore_index
+        if worst < 0:
+            raise ValueError(f"worst: {worst} must be at least 0")
+        self.ignore_index, self.worst = ignore_index, worst
         self._soft = False  # whether the targets of the batch are probabilities
         self._probable = not isinstance(criterion, nn.BCELoss)  # whether outputs were seen to be what it takes
         without = bool(taken_by(criterion)) and not hasattr(criterion, "ignore_index")
@@ -118,10 +126,11 @@ class Classification(_Labelled):
     Args:
         criterion: the built loss.
         classes: the names of the classes; numbers without.
-        preprocess: how the pictures were made ready, to show them as they were; without it each is stretched to 0..255.
+        preprocess: how the pictures were made ready, to show them as they were; see `trainer.tasks.pictures`.
         ignore_index: samples of this label are left out.
         metrics: further metrics by name, e.g. `top5: {_target_: trainer.metrics.Accuracy, k: 5}`.
         l1, l2: penalties on the weights, see `Supervised`.
+        worst: so many samples whose true class was thought least likely are shown at each evaluation.
 
     Raises:
         ValueError: two metrics give the same name, or the criterion leaves out another label.
@@ -136,8 +145,9 @@ class Classification(_Labelled):
         metrics: Mapping[str, Any] | None = None,
         l1: float = 0.0,
         l2: float = 0.0,
+        worst: int = 4,
     ) -> None:
-        super().__init__(criterion, ignore_index, None, l1, l2)
+        super().__init__(criterion, ignore_index, None, l1, l2, worst)
         self._measure({"accuracy": Accuracy(ignore_index=ignore_index)})
         self.measures = {**self.measures, "error": "min"}
         self._measure(metrics or {})
@@ -148,9 +158,32 @@ class Classification(_Labelled):
         values = super().summarise(totals)
         return values | ({"error": 1 - values["accuracy"]} if "accuracy" in values else {})
 
+    def further(self, inputs: Any, output: Tensor, target: Tensor) -> dict[str, Tensor]:
+        if self.worst and are_pictures(inputs):
+            self.hardness = self._hardness(output, target)
+        classes = output.shape[1] if output.ndim > target.ndim else 2
+        return {_MATRIX: _confusion(classes, self.ignore_index).sums(output, target)} if classes <= MOST else {}
+
+    def _hardness(self, output: Tensor, target: Tensor) -> Tensor:
+        """The cross-entropy, whatever the criterion is: how little the truth was thought of."""
+        outside = (
+            torch.zeros_like(target, dtype=torch.bool) if self.ignore_index is None else target == self.ignore_index
+        )
+        target = target.masked_fill(outside, 0)
+        if output.ndim == target.ndim:
+            hardness = F.binary_cross_entropy_with_logits(output.float(), target.float(), reduction="none")
+        else:
+            hardness = F.cross_entropy(output.float(), target, reduction="none")
+        return hardness.masked_fill(outside, -math.inf)
+
+    def charts(self, totals: dict[str, Tensor]) -> list[Panel]:
+        """The confusion matrix, for at most 30 classes."""
+        counts = totals.get(_MATRIX)
+        return [] if counts is None else confusion_panels(counts, [self._name(n) for n in range(len(counts))])
+
     def panels(self, model: nn.Module, batch: Any, samples: list[str]) -> list[Panel]:
         """Each picture with its true class, the predicted one and that one's probability. None for other inputs."""
-        if not _pictures(batch[0]):
+        if not are_pictures(batch[0]):
             return []
         output, target = self.measured(*self.outputs(model, batch))
         output = output.float() if output.ndim == 2 else torch.stack((torch.zeros_like(output), output), 1).float()
@@ -160,8 +193,9 @@ class Classification(_Labelled):
             Panel(
                 name="val/examples",
                 sample=sample,
-                image=_picture(pixels, self.preprocess),
-                caption=f"{sample}: true {self._name(true)}, predicted {self._name(guess)} ({chance:.2f})",
+                image=picture(pixels, self.preprocess),
+                caption=f"{sample}  true {self._name(true)}, pred {self._name(guess)} {chance:.2f}",
+                right=None if true == self.ignore_index else true == guess,
             )
             for sample, pixels, true, guess, chance in shown
         ]
@@ -180,12 +214,13 @@ class Segmentation(_Labelled):
         criterion: the built loss.
         num_classes: C.
         classes: the names of the classes; numbers without.
-        colors: red, green, blue (0 to 255) of each class in the panels; the viewer's own without.
-        preprocess: how the pictures were made ready, to show them as they were; without it each is stretched to 0..255.
+        colors: red, green, blue (0 to 255) of each class in the panels; `trainer.colors` has others.
+        preprocess: how the pictures were made ready, to show them as they were; see `trainer.tasks.pictures`.
         ignore_index: pixels of this label are left out. The true mask of a panel shows them in grey as a class of their
             own, `ignore`, after the last.
         metrics: further metrics by name.
         l1, l2: penalties on the weights, see `Supervised`.
+        worst: so many samples with the largest share of wrong pixels are shown at each evaluation.
 
     Raises:
         ValueError: names or colors do not fit the number of classes, two metrics give the same name, or the criterion
@@ -203,8 +238,9 @@ class Segmentation(_Labelled):
         metrics: Mapping[str, Any] | None = None,
         l1: float = 0.0,
         l2: float = 0.0,
+        worst: int = 4,
     ) -> None:
-        super().__init__(criterion, ignore_index, None, l1, l2)
+        super().__init__(criterion, ignore_index, None, l1, l2, worst)
         self.confusion = Confusion(num_classes, classes, ignore_index)
         self.known = self.confusion.num_classes
         if len(colors) not in (0, self.confusion.num_classes):
@@ -213,33 +249,52 @@ class Segmentation(_Labelled):
         self.colors = tuple((int(red), int(green), int(blue)) for red, green, blue in colors)
         self.preprocess = preprocess
 
+    def further(self, inputs: Any, output: Tensor, target: Tensor) -> dict[str, Tensor]:
+        if self.worst and are_pictures(inputs):
+            kept = (
+                torch.ones_like(target, dtype=torch.bool) if self.ignore_index is None else target != self.ignore_index
+            )
+            wrong = ((predicted(output, target) != target) & kept).flatten(1).sum(1)
+            self.hardness = wrong / kept.flatten(1).sum(1).clamp_min(1)  # the share of wrong pixels
+        return {}
+
+    def charts(self, totals: dict[str, Tensor]) -> list[Panel]:
+        """The confusion matrix, with a pixel as the unit, for at most 30 classes."""
+        return confusion_panels(totals["confusion"], self.confusion.classes)
+
     def panels(self, model: nn.Module, batch: Any, samples: list[str]) -> list[Panel]:
-        """Each picture with its true and its predicted mask. None for other inputs, or above 255 classes."""
-        if not _pictures(batch[0]) or self.confusion.num_classes > 255:
+        """Each picture with its true mask, the predicted one, and where they differ.
+
+        None for other inputs, or above 255 classes.
+        """
+        if not are_pictures(batch[0]) or self.confusion.num_classes > 255:
             return []
         output, target = self.measured(*self.outputs(model, batch))
-        classes, colors, true = self.confusion.classes, self.colors, target.long()
+        classes, colors, left_out = self.confusion.classes, palette(self.colors), self.ignore_index is not None
+        true, guess = target.long(), predicted(output, target)
+        error = (true != guess).long()
         if self.ignore_index is not None:
-            true = true.masked_fill(true == self.ignore_index, len(classes))
-            classes, colors = (*classes, "ignore"), (*colors, _GREY) if colors else ()
-        masks = {"true": true, "pred": predicted(output, target)}
-        masks = {name: mask.to("cpu", torch.uint8) for name, mask in masks.items()}
+            outside = target == self.ignore_index
+            true, error = true.masked_fill(outside, len(classes)), error.masked_fill(outside, len(_ERRORS))
+        masks = {"true": true, "pred": guess, "error": error}
+        shown = {name: mask.to("cpu", torch.uint8).numpy() for name, mask in masks.items()}
         return [
             Panel(
                 name="val/examples",
                 sample=sample,
-                image=_picture(batch[0][i], self.preprocess),
-                masks={name: mask[i].numpy() for name, mask in masks.items()},
-                classes=classes,
-                colors=colors,
+                image=picture(batch[0][i], self.preprocess),
+                masks={name: mask[i] for name, mask in shown.items()},
+                classes=(*classes, "ignore") if left_out else classes,
+                colors=(*colors[: len(classes)], LEFT_OUT) if left_out else tuple(colors[: len(classes)]),
                 caption=self._caption(sample, output[i : i + 1], target[i : i + 1]),
+                legends={"error": _ERRORS | ({"ignore": LEFT_OUT} if left_out else {})},
             )
             for i, sample in enumerate(samples)
         ]
 
     def _caption(self, sample: str, output: Tensor, target: Tensor) -> str:
         values = self.confusion.values(self.confusion.sums(output, target))
-        return f"{sample}  IoU {values['miou']:.2f}" if values else sample
+        return f"{sample}  IoU {values['miou']:.2f}, {1 - values['accuracy']:.1%} wrong" if values else sample
 
 
 class LanguageModel(_Labelled):
@@ -275,17 +330,3 @@ class LanguageModel(_Labelled):
         if output.ndim != 3 or target.shape != output.shape[:2]:
             raise unfit(output, target, "(N, T, symbols)", "(N, T)")
         return self._fit(output.flatten(0, 1), target.flatten())
-
-
-def _pictures(inputs: Any) -> bool:
-    return isinstance(inputs, Tensor) and inputs.ndim == 4 and inputs.shape[1] <= 4
-
-
-def _picture(pixels: Tensor, preprocess: Restores | None) -> np.ndarray:
-    """(C, H, W) to uint8, (H, W) or (H, W, 3): two channels show the first, four the first three."""
-    if preprocess is not None:
-        return preprocess.restore(pixels)
-    pixels = pixels.detach().float().cpu()
-    low, high = pixels.min(), pixels.max()
-    pixels = ((pixels - low) / (high - low).clamp_min(1e-12) * 255).round().nan_to_num(0).to(torch.uint8)
-    return (pixels[0] if len(pixels) < 3 else pixels[:3].permute(1, 2, 0)).numpy()

@@ -2,37 +2,33 @@
 
 from __future__ import annotations
 
-import colorsys
 import functools
 import json
 import os
 import re
 import shutil
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw, ImageFont, ImageOps
 
+from trainer.colors import RGB, RIGHT, WRONG, palette
 from trainer.records import Panel
 
 LARGEST = 512  # longest side of a stored picture, pixels
 TILE = 160  # least longest side of a picture on the sheet
-_GAP, _LINE, _LETTERS = 8, 15, 12
+_GAP, _LINE, _LETTERS, _FRAME = 8, 15, 12, 4
+_FACTS = ("name", "sample", "caption", "classes", "colors", "legends", "right", "drawn")  # kept as they are
 _INK, _FAINT, _PAPER = (25, 25, 25), (110, 110, 110), (255, 255, 255)
-_COLORS = (
-    (31, 119, 180), (255, 127, 14), (44, 160, 44), (214, 39, 40), (148, 103, 189),
-    (140, 86, 75), (227, 119, 194), (188, 189, 34), (23, 190, 207),
-)  # fmt: skip
-
-RGB = tuple[int, int, int]
 
 
 def write_panels(folder: Path, panels: Sequence[Panel]) -> None:
     """Writes the pictures of one evaluation; a reader finds all of them or no folder.
 
     ```
-    00-image.png  the first sample      panels.json  per panel: name, sample, caption, classes, colors, image, masks
+    00-image.png  the first sample      panels.json  all else of each panel, and its files
     00-true.png   its mask `true`: a palette picture whose pixels are the class indices     sheet.png  for people
     ```
 
@@ -48,10 +44,8 @@ def write_panels(folder: Path, panels: Sequence[Panel]) -> None:
             image, masks = f"{n:02d}-image.png", {name: _mask_file(n, name) for name in panel.masks}
             Image.fromarray(panel.image).save(temporary / image, compress_level=3)
             for name, file in masks.items():
-                palette_picture(panel.masks[name], panel.colors).save(temporary / file)
-            entry = {"name": panel.name, "sample": panel.sample, "caption": panel.caption}
-            facts = {"classes": panel.classes, "colors": panel.colors, "image": image, "masks": masks}
-            entries.append({**entry, **facts})
+                palette_picture(panel.masks[name], _colors(panel, name)).save(temporary / file, compress_level=3)
+            entries.append({name: getattr(panel, name) for name in _FACTS} | {"image": image, "masks": masks})
         (temporary / "panels.json").write_text(json.dumps(entries, indent=1) + "\n", encoding="utf-8")
         sheet(shown).save(temporary / "sheet.png", compress_level=3)
         shutil.rmtree(folder, ignore_errors=True)
@@ -71,13 +65,17 @@ def read_panels(folder: Path) -> list[Panel]:
     entries = json.loads((folder / "panels.json").read_text(encoding="utf-8"))
     return [
         Panel(
-            name=entry["name"],
-            sample=entry["sample"],
-            image=_pixels(folder / entry["image"]),
-            masks={name: _pixels(folder / file) for name, file in entry["masks"].items()},
-            classes=tuple(entry["classes"]),
-            colors=tuple((red, green, blue) for red, green, blue in entry["colors"]),
-            caption=entry["caption"],
+            **{name: entry[name] for name in _FACTS if name in entry}
+            | {
+                "image": _pixels(folder / entry["image"]),
+                "masks": {name: _pixels(folder / file) for name, file in entry["masks"].items()},
+                "classes": tuple(entry["classes"]),
+                "colors": tuple(map(tuple, entry["colors"])),
+                "legends": {
+                    mask: {name: tuple(color) for name, color in legend.items()}
+                    for mask, legend in entry.get("legends", {}).items()
+                },
+            }
         )
         for entry in entries
     ]
@@ -96,15 +94,11 @@ def smaller(panel: Panel, largest: int = LARGEST) -> Panel:
     for name, mask in masks.items():
         if mask.dtype != np.uint8 or mask.ndim != 2 or mask.size == 0:
             raise ValueError(f"{panel.name}: mask {name} of {panel.sample} is {mask.dtype} of shape {mask.shape}")
+    if panel.drawn:
+        return panel
     image = _resized(image, largest, Image.Resampling.BOX)
     masks = {name: _resized(mask, largest, Image.Resampling.NEAREST) for name, mask in masks.items()}
-    return Panel(panel.name, panel.sample, image, masks, panel.classes, panel.colors, panel.caption)
-
-
-def palette(colors: Sequence[RGB]) -> list[RGB]:
-    """256 colors: the given ones, then others that are easy to tell apart."""
-    free = [*_COLORS, *(_hue(n) for n in range(256))]
-    return [*colors, *free[len(colors) :]][:256] if colors else free[:256]
+    return replace(panel, image=image, masks=masks)
 
 
 def palette_picture(mask: np.ndarray, colors: Sequence[RGB]) -> Image.Image:
@@ -132,11 +126,18 @@ def sheet(panels: Sequence[Panel]) -> Image.Image:
 # ------------------------------------------------------------------------------------------------- parts of a sheet
 
 
+def _colors(panel: Panel, mask: str) -> Sequence[RGB]:
+    return tuple(panel.legends[mask].values()) if mask in panel.legends else panel.colors
+
+
 def _tiles(panel: Panel) -> list[Image.Image]:
     image = _enlarged(Image.fromarray(panel.image).convert("RGB"), Image.Resampling.NEAREST)
-    tiles = [_captioned(image, panel.caption or panel.sample)]
+    framed = image if panel.right is None else ImageOps.expand(image, _FRAME, RIGHT if panel.right else WRONG)
+    tiles = [_captioned(framed, panel.caption or panel.sample)]
     for name, mask in panel.masks.items():
-        colored = palette_picture(mask, panel.colors).convert("RGB").resize(image.size, Image.Resampling.NEAREST)
+        colored = (
+            palette_picture(mask, _colors(panel, name)).convert("RGB").resize(image.size, Image.Resampling.NEAREST)
+        )
         grey = image.convert("L").convert("RGB")
         tiles.append(_captioned(Image.blend(grey, colored, 0.6), name))
     return tiles
@@ -158,14 +159,14 @@ def _captioned(image: Image.Image, text: str) -> Image.Image:
 
 
 def _wrapped(text: str, width: int, most: int = 3) -> list[str]:
-    """The text in lines no wider than that; words too long are cut, and so is what needs more than `most` lines."""
+    """The text in lines no wider than that, a new one after two spaces; what is too long or needs more is cut."""
     lines: list[str] = []
-    for word in text.split():
-        joined = f"{lines[-1]} {word}" if lines else word
-        if lines and _font().getlength(joined) <= width:
-            lines[-1] = joined
-        else:
-            lines.append(word)
+    for part in filter(None, text.split("  ")):
+        first, *words = part.split() or [""]
+        lines.append(first)
+        for word in words:
+            joined = f"{lines[-1]} {word}"
+            lines[-1:] = [joined] if _font().getlength(joined) <= width else [lines[-1], word]
     lines = [line if _font().getlength(line) <= width else _cut(line, width) for line in lines]
     return lines if len(lines) <= most else [*lines[: most - 1], _cut(lines[most - 1] + " ...", width)]
 
@@ -184,12 +185,13 @@ def _heading(text: str) -> Image.Image:
 
 def _legend(panels: Sequence[Panel]) -> list[Image.Image]:
     """A colored square and a name for each class; several lines if there are many."""
-    first = next((panel for panel in panels if panel.masks and panel.classes), None)
+    first = next((panel for panel in panels if panel.masks and (panel.classes or panel.legends)), None)
     if first is None:
         return []
     width = max(3 * TILE, sum(tile.width + _GAP for tile in _tiles(first)) - _GAP)
-    entries = [(color, name, 18 + int(_font().getlength(name)) + 10) for color, name in
-               zip(palette(first.colors), first.classes, strict=False)]  # fmt: skip
+    said = list(zip(first.classes, palette(first.colors), strict=False))
+    said += [entry for legend in first.legends.values() for entry in legend.items() if entry not in said]
+    entries = [(color, name, 28 + int(_font().getlength(name))) for name, color in said]
     lines: list[list[tuple[RGB, str, int]]] = [[]]
     for entry in entries:
         if lines[-1] and sum(e[2] for e in lines[-1]) + entry[2] > width:
@@ -232,11 +234,6 @@ def _stacked(blocks: Sequence[Image.Image]) -> Image.Image:
 @functools.cache
 def _font() -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
     return ImageFont.load_default(size=_LETTERS)
-
-
-def _hue(n: int) -> RGB:
-    red, green, blue = colorsys.hsv_to_rgb(n * 0.61803398875 % 1, 0.65, 0.85)  # the golden angle keeps neighbours apart
-    return round(255 * red), round(255 * green), round(255 * blue)
 
 
 def _resized(pixels: np.ndarray, largest: int, how: Image.Resampling) -> np.ndarray:

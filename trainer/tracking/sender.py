@@ -216,10 +216,10 @@ class Sender:
 
 def picture(wandb: Any, panel: Panel) -> Any:
     """A panel as wandb.Image; its masks are laid over it on the website, a switch for each class."""
-    labels = {number: str(name) for number, name in enumerate(panel.classes)}
-    masks = {
-        name: {"mask_data": mask, **({"class_labels": labels} if labels else {})} for name, mask in panel.masks.items()
-    }
+    masks = {}
+    for name, mask in panel.masks.items():
+        labels = {number: str(label) for number, label in enumerate(panel.legends.get(name, panel.classes))}
+        masks[name] = {"mask_data": mask, **({"class_labels": labels} if labels else {})}
     return wandb.Image(panel.image, caption=panel.caption or panel.sample, masks=masks or None)
 
 
