@@ -24,7 +24,7 @@ FLOORS = {
     "tracking": 2, "hooks": 2,
     "loop": 3, "rehearsal": 3, "accounts": 3, "capsule": 3, "replay": 3, "lr_find": 3,
     "_hydra": 4, "signatures": 4, "config": 4, "overrides": 4, "preview": 4, "build": 4,
-    "cli": 5, "run": 5, "help": 5, "sweep": 5, "report": 5,
+    "cli": 5, "run": 5, "help": 5, "sweep": 5, "report": 5, "sync": 5,
     "__init__": 5,
 }  # fmt: skip
 

@@ -1,4 +1,4 @@
-"""The programs: `trainer`, `trainer-evaluate`, `trainer-check`, `trainer-compare`, `trainer-replay`."""
+"""The programs: `trainer`, `trainer-evaluate`, `trainer-check`, `trainer-compare`, `trainer-replay`, `trainer-sync`."""
 
 from __future__ import annotations
 
@@ -323,6 +323,30 @@ def _compare(words: list[str]) -> int:
     if given.csv:
         Path(given.csv).write_text(table.as_csv(head, lines), encoding="utf-8")
     return 0
+
+
+def sync(argv: Sequence[str] | None = None) -> int:
+    """`trainer-sync FOLDER...`: sends to wandb what it does not have of the runs in a folder tree, and checks it."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    return _guarded(lambda: _sync(words))
+
+
+def _sync(words: list[str]) -> int:
+    import argparse
+
+    from trainer.dotenv import load_env
+    from trainer.sync import SECONDS
+    from trainer.sync import sync as send
+
+    parser = argparse.ArgumentParser("trainer-sync", description=sync.__doc__)
+    parser.add_argument("folders", nargs="+", help="run folders, sweeps, or folders that hold them")
+    parser.add_argument("--dry-run", action="store_true", help="lists what would be sent; asks no server")
+    parser.add_argument("--timeout", type=float, default=SECONDS, metavar="SECONDS", help="for each run (%(default)g)")
+    given = parser.parse_args(words)
+    if not given.timeout > 0:
+        raise ConfigError(f"--timeout: {given.timeout:g} must be more than 0 (seconds)")
+    load_env()
+    return send(given.folders, seconds=given.timeout, dry_run=given.dry_run)
 
 
 def _guarded(program: Callable[[], Any]) -> int:
