@@ -335,8 +335,8 @@ def _sync(words: list[str]) -> int:
     import argparse
 
     from trainer.dotenv import load_env
-    from trainer.sync import SECONDS
     from trainer.sync import sync as send
+    from trainer.tracking.resend import SECONDS
 
     parser = argparse.ArgumentParser("trainer-sync", description=sync.__doc__)
     parser.add_argument("folders", nargs="+", help="run folders, sweeps, or folders that hold them")

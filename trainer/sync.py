@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import shlex
 import signal
@@ -66,10 +67,7 @@ def sync(paths: Sequence[str], *, seconds: float = SECONDS, dry_run: bool = Fals
     wide = max(len(str(job.folder)) for job in jobs)
     if dry_run:
         for job in jobs:
-            done = job.state == "send" and (Mailbox(job.folder).read(Sent) or Sent())
-            known = " (by what is known here, it is there already)" if done and _there(done) else ""
-            text = f"would send {count(job.rows, 'row')}{known}" if job.state == "send" else job.line
-            print(f"{job.folder!s:{wide}}  {text}")
+            print(f"{job.folder!s:{wide}}  {_planned(job)}")
     else:
         with _bar(jobs) as bar:
             for job in _worked(jobs, seconds, bar):
@@ -86,15 +84,19 @@ def sync(paths: Sequence[str], *, seconds: float = SECONDS, dry_run: bool = Fals
     return 1 if failed else 0
 
 
-def _there(sent: Sent) -> bool:
-    return sent.mode == "online" and sent.closed
+def _planned(job: Job) -> str:
+    """What would be done with a run; the server may know better."""
+    sent = Mailbox(job.folder).read(Sent) or Sent()
+    if job.state != "send":
+        return job.line
+    there = sent.mode == "online" and sent.closed
+    return f"would {'look whether all is there' if there else 'send'}: {count(job.rows, 'row')}"
 
 
 def _summary(jobs: Sequence[Job]) -> str:
-    numbers = {state: sum(job.state == state for job in jobs) for state in ("sent", "there", "skipped", "failed")}
-    words = {**numbers, "there already": numbers["there"]}
-    names = ("sent", "there already", "skipped", "failed")
-    return f"{count(len(jobs), 'run')}: " + ", ".join(f"{words[name]} {name}" for name in names if words[name])
+    names = {"sent": "sent", "there": "there already", "skipped": "skipped", "failed": "failed"}
+    numbers = {state: sum(job.state == state for job in jobs) for state in names}
+    return f"{count(len(jobs), 'run')}: " + ", ".join(f"{n} {names[state]}" for state, n in numbers.items() if n)
 
 
 # ------------------------------------------------------------------------------------------------- which runs there are
@@ -224,8 +226,6 @@ def look(jobs: Sequence[Job]) -> dict[str, dict[str, Any]]:
     Raises:
         ConfigError: there is no login. TrainerError: there is no server.
     """
-    import json
-
     found: dict[str, dict[str, Any]] = {}
     with tempfile.TemporaryDirectory() as path, _child("--look", f"{path}/answers") as child:
         assert child.stdin is not None

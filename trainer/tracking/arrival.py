@@ -65,14 +65,14 @@ def there(wandb: Any, spec: Spec, id: str) -> There | None:
     Raises:
         wandb.errors.CommError, ValueError: the server cannot be asked.
     """
-    run = server_run(wandb, spec, id)
-    if run is None:
-        return None
-    last = int(run.lastHistoryStep)
-    return There(_rows(run), last, str(run.state), str(run.url))
+    return _seen(_server_run(wandb, spec, id))
 
 
-def server_run(wandb: Any, spec: Spec, id: str) -> Any:
+def _seen(run: Any) -> There | None:
+    return None if run is None else There(_rows(run), int(run.lastHistoryStep), str(run.state), str(run.url))
+
+
+def _server_run(wandb: Any, spec: Spec, id: str) -> Any:
     """The run as wandb's public API gives it, asked anew each time; None if the server does not know it."""
     try:
         api = wandb.Api(timeout=math.ceil(init_timeout()))
@@ -106,8 +106,9 @@ def wait_for(wandb: Any, spec: Spec, id: str, journal: Kept, files: Path, patien
     """
     end, pause = time.monotonic() + patience, 0.2
     while True:
-        found = there(wandb, spec, id)
-        missing = _missing(found, journal) or _missing_files(server_run(wandb, spec, id), files)
+        run = _server_run(wandb, spec, id)
+        found = _seen(run)
+        missing = "; ".join(filter(None, (_missing(found, journal), _missing_files(run, files))))
         if not missing or time.monotonic() > end:
             return found, missing
         time.sleep(pause)

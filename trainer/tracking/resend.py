@@ -1,4 +1,4 @@
-"""A run that is over is sent once more from its journal, and what arrived is looked at; what `trainer-sync` is made of."""
+"""What `trainer-sync` is made of: a run that is over is sent once more, and what arrived is looked at."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def _sent(folder: RunFolder, spec: Spec, load: Callable[[], Any]) -> Answer:
     if missing:
         sender.sent.closed = False
         box.write(sender.sent)
-        told = [missing, arrival.refusal(sender.files)]
+        told = [missing, arrival.refusal(sender.files), *told]
     return Answer(not missing, "; ".join(filter(None, told)), sender.count, found.url if found else "")
 
 

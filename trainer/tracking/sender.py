@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from trainer.folder import RunFolder, shown
+from trainer.folder import RunFolder
 from trainer.records import Panel, Row
 from trainer.tracking.arrival import init_timeout, kept, there
 from trainer.tracking.mailbox import Done, Mailbox, Sent, Spec, Tail
@@ -291,9 +291,10 @@ def set_aside(folder: Path, id: str, but: Path) -> None:
 
 
 def sync_command(folder: RunFolder) -> str | None:
-    """What to type to bring a run to the website; None if it is there, or if wandb never had it."""
-    sent = Mailbox(folder).read(Sent)
-    if sent is None or not sent.mode:
+    """What to type to bring a run to the website; None if it is there, or if it was not meant for wandb."""
+    box = Mailbox(folder)
+    sent = box.read(Sent) or Sent()
+    if box.last_spec() is None:
         return None
     over = sent.closed if sent.mode == "online" else synced(Path(sent.dir))
     return None if over else again_command(folder)

@@ -1,6 +1,6 @@
 """wandb: the journal of a run is sent there by a process of its own, so that nothing wandb does can touch the training.
 
-`python -m trainer.tracking.shipper RUN_FOLDER` sends a run again, once; `trainer-sync` does so for all runs of a folder.
+`python -m trainer.tracking.shipper RUN_FOLDER` sends a run again, once; `trainer-sync` does so for all of a folder.
 """
 
 from __future__ import annotations
