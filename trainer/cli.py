@@ -133,6 +133,7 @@ def _sweep(words: list[str], overrides: list[str]) -> int:
     from trainer import _hydra
     from trainer.overrides import check_sweep
     from trainer.sweep import Job, job_place, table
+    from trainer.tracking.shipper import sync_command
 
     places = [job_place(cfg, job, _hydra.choices(job)) for job, cfg in check_sweep(overrides)]
     sys.argv[1:] = words
@@ -148,6 +149,8 @@ def _sweep(words: list[str], overrides: list[str]) -> int:
     print(text)
     if places and not all_finished:
         print("\nthe same command again does what is missing; a job that failed fails again unless its cause is gone")
+    if any(sync_command(at.folder) for at in places):
+        print(f"\nsend  {_typed(f'trainer-sync {shlex.quote(shown(places[0].folder.path.parent))}')}")
     return code or (0 if all_finished else 1)
 
 
