@@ -385,7 +385,7 @@ def test_without_a_login_a_run_is_kept_offline_and_holds_all_of_the_journal(
     assert run["config"]["update"] == {**run["config"]["update"], "optimizer": {"lr": 0.1}, "seed": 1}
     assert records[-1]["exit"] == {"exit_code": 0}
     assert "Traceback" not in said
-    assert sync_command(folder) == f"wandb sync {path}"
+    assert sync_command(folder) == f"trainer-sync {folder.path}"
 
 
 def test_an_offline_run_has_its_masks_and_their_class_names(offline: tuple[RunFolder, Path, list[dict], str]) -> None:
@@ -475,7 +475,7 @@ def test_a_child_that_dies_costs_a_warning_that_tells_how_to_send_the_run(tmp_pa
     os.kill(int((folder.shipper / "lock").read_text()), signal.SIGKILL)
     out, err = child.communicate("", timeout=30)
     assert child.returncode == 0
-    assert err.count("python -m trainer.tracking.shipper") == 1
+    assert err.count("trainer-sync r") == 1
     assert len(journal_of(folder)) == 20
 
 

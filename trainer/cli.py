@@ -1,4 +1,4 @@
-"""The programs: `trainer`, `trainer-evaluate`, `trainer-check`, `trainer-compare`, `trainer-replay`."""
+"""The programs: `trainer`, `trainer-evaluate`, `trainer-check`, `trainer-compare`, `trainer-replay`, `trainer-sync`."""
 
 from __future__ import annotations
 
@@ -133,6 +133,7 @@ def _sweep(overrides: list[str]) -> int:
     from trainer import _hydra
     from trainer.overrides import check_sweep
     from trainer.sweep import Job, job_place, table
+    from trainer.tracking.shipper import sync_command
 
     places = [job_place(cfg, job, _hydra.choices(job)) for job, cfg in check_sweep(overrides)]
     sys.argv[1:] = ["-m", *overrides]  # Hydra does not take it between two overrides
@@ -148,6 +149,8 @@ def _sweep(overrides: list[str]) -> int:
     print(text)
     if places and not all_finished:
         print("\nthe same command again does what is missing; a job that failed fails again unless its cause is gone")
+    if any(sync_command(at.folder) for at in places):
+        print(f"\nsend  {_typed(f'trainer-sync {shlex.quote(shown(places[0].folder.path.parent))}')}")
     return code or (0 if all_finished else 1)
 
 
@@ -295,6 +298,30 @@ def _compare(words: list[str]) -> int:
     if given.csv:
         Path(given.csv).write_text(table.as_csv(head, lines), encoding="utf-8")
     return 0
+
+
+def sync(argv: Sequence[str] | None = None) -> int:
+    """`trainer-sync FOLDER...`: sends to wandb what it does not have of the runs in a folder tree, and checks it."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    return _guarded(lambda: _sync(words))
+
+
+def _sync(words: list[str]) -> int:
+    import argparse
+
+    from trainer.dotenv import load_env
+    from trainer.sync import sync as send
+    from trainer.tracking.resend import SECONDS
+
+    parser = argparse.ArgumentParser("trainer-sync", description=sync.__doc__)
+    parser.add_argument("folders", nargs="+", help="run folders, sweeps, or folders that hold them")
+    parser.add_argument("--dry-run", action="store_true", help="lists what would be sent; asks no server")
+    parser.add_argument("--timeout", type=float, default=SECONDS, metavar="SECONDS", help="for each run (%(default)g)")
+    given = parser.parse_args(words)
+    if not given.timeout > 0:
+        raise ConfigError(f"--timeout: {given.timeout:g} must be more than 0 (seconds)")
+    load_env()
+    return send(given.folders, seconds=given.timeout, dry_run=given.dry_run)
 
 
 def _guarded(program: Callable[[], Any]) -> int:

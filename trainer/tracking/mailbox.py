@@ -84,6 +84,21 @@ class Sent:
 
 
 @dataclass(frozen=True)
+class Answer:
+    """What came of sending a run once more.
+
+    Attributes:
+        good: everything is there. text: what went wrong, or what is to be known all the same; may be empty.
+        rows: how many were sent. url: where the run is shown.
+    """
+
+    good: bool = False
+    text: str = ""
+    rows: int = 0
+    url: str = ""
+
+
+@dataclass(frozen=True)
 class Message:
     """What the wandb side has to say: where the run is (`url`), a `warning`, `stopped` on the website, `done`."""
 
@@ -100,21 +115,38 @@ class Mailbox:
         self._messages = Tail(self.path / "messages.jsonl")
 
     def clear(self) -> None:
-        """Makes the folder ready for another attempt; what was sent is remembered."""
+        """Makes the folder ready for another attempt; what was sent is remembered, and what was to be sent before."""
         self.path.mkdir(parents=True, exist_ok=True)
-        for name in ("spec.json", "done.json", "messages.jsonl"):
+        with contextlib.suppress(OSError):
+            (self.path / "spec.json").replace(self.path / "spec.before.json")
+        for name in ("done.json", "messages.jsonl"):
             (self.path / name).unlink(missing_ok=True)
 
-    def write(self, letter: Spec | Done | Sent) -> None:
+    def write(self, letter: Spec | Done | Sent | Answer) -> None:
         write_whole(self._file(type(letter)), json.dumps(asdict(letter), default=str) + "\n")
 
     def read(self, kind: type[T]) -> T | None:
         """The newest letter of that kind; None without one, or if it cannot be read."""
+        return _read(self._file(kind), kind)
+
+    def last_spec(self) -> Spec | None:
+        """What the run is called on wandb, also if its newest attempt never got so far as to say so."""
+        return self.read(Spec) or _read(self.path / "spec.before.json", Spec)
+
+    def forget(self, kind: type) -> None:
+        self._file(kind).unlink(missing_ok=True)
+
+    @property
+    def held(self) -> bool:
+        """Whether a living process sends this run."""
         try:
-            found = json.loads(self._file(kind).read_text(encoding="utf-8"))
-            return kind(**{f.name: found[f.name] for f in fields(kind) if f.name in found})  # type: ignore[arg-type]
-        except (OSError, ValueError, TypeError):
-            return None
+            with open(self.path / "lock", encoding="utf-8") as file:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        except OSError:
+            return False
+        return False
 
     def tell(self, kind: str, text: str) -> None:
         with contextlib.suppress(OSError), open(self._messages.path, "a", encoding="utf-8") as file:
@@ -156,6 +188,14 @@ class Mailbox:
 
     def _file(self, kind: type) -> Path:
         return self.path / f"{kind.__name__.lower()}.json"
+
+
+def _read(path: Path, kind: type[T]) -> T | None:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        return kind(**{f.name: found[f.name] for f in fields(kind) if f.name in found})  # type: ignore[arg-type]
+    except (OSError, ValueError, TypeError):
+        return None
 
 
 class Tail:

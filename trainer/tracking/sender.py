@@ -13,12 +13,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from trainer.folder import RunFolder, shown
+from trainer.folder import RunFolder
 from trainer.records import Panel, Row
+from trainer.tracking.arrival import init_timeout, kept, there
 from trainer.tracking.mailbox import Done, Mailbox, Sent, Spec, Tail
 from trainer.tracking.panels import read_panels
 
-INIT_TIMEOUT = 15.0  # seconds unless WANDB_INIT_TIMEOUT says otherwise; wandb gives up after about twice that
 LINGER = 600.0  # seconds that the child may take to end after training, while nobody waits for it
 
 
@@ -31,12 +31,15 @@ class Sender:
     Args:
         wandb: the module; only the shipper imports it.
         child: this process exists for wandb alone, so what it prints is the run's log.
+        again: the run is over and is sent once more: online or not at all, and without the use of this machine.
     """
 
-    def __init__(self, wandb: Any, folder: RunFolder, spec: Spec, child: bool) -> None:
+    def __init__(self, wandb: Any, folder: RunFolder, spec: Spec, child: bool, again: bool = False) -> None:
         self.folder, self.spec, self.box = folder, spec, Mailbox(folder)
         self.sent = self.box.read(Sent) or Sent()
         self.sent.id = self.sent.id or spec.id
+        self.count = 0  # rows that were sent
+        self.again = again
         self._wandb, self._wandb_folder = wandb, Path(spec.dir) / "wandb"
         self._log = Tail(folder.log) if child else None
         self._journal, self._speed = Tail(folder.metrics), Tail(folder.speed)
@@ -44,11 +47,13 @@ class Sender:
         self._best = Best(spec.monitor, spec.direction)
         self._after = 0  # rows up to this step are there already
         self._drawn = False  # whether the curve of the learning rate is there
+        self._begun = _begun(folder) if again else None
         self._run: Any = None
+        self.files = Path()  # of the run, which wandb uploads
 
     def open(self) -> None:
         """Starts the run, online if that is wanted and possible."""
-        mode = self._mode()
+        mode = "online" if self.again else self._mode()
         if any(map(marked, lives(self._wandb_folder, self.sent.id))):  # somebody has synced an offline attempt
             whole = self.sent.closed and synced(Path(self.sent.dir))
             self.sent.base = self.sent.step if whole else self.sent.base or 0
@@ -56,6 +61,8 @@ class Sender:
             try:
                 self._open_online()
             except (self._wandb.Error, OSError, TimeoutError) as error:
+                if self.again:
+                    raise
                 self._wandb.teardown()
                 mode = "offline"
                 self.box.tell("warning", f"{brief(error)}; this run is kept offline")
@@ -66,6 +73,7 @@ class Sender:
         found = {"attempt": self.spec.attempt, "id": self._run.id, "mode": mode, "dir": str(self._run.sync_dir)}
         self.sent = replace(self.sent, **found, closed=False)
         self.box.write(self.sent)
+        self.files = Path(self._run.sync_dir) / "files"
         set_aside(self._wandb_folder, self._run.id, but=Path(self._run.sync_dir))
         if mode == "online":
             self.box.tell("url", self._run.url)
@@ -119,30 +127,45 @@ class Sender:
         return "online" if known else "offline"
 
     def _open_online(self) -> None:
-        there = None if self.sent.base is None else self._server_step()
-        if there is None:
-            try:
-                self._run = self._init(id=self.sent.id, resume="never")
-            except self._wandb.errors.UsageError as error:
-                if "already exists" not in str(error):
-                    raise
-                self._wandb.teardown()  # a run of somebody else, or of a folder that was removed: it stays as it is
-                self._run = self._init(id=f"{self.sent.id}-{secrets.token_hex(2)}", resume="never")
-            self.sent.base = 0
+        found = None if self.sent.base is None else there(self._wandb, self.spec, self.sent.id)
+        if found is None:
+            self._open_new()
             return
-        kept = [self.sent.base or 0] if self.sent.mode == "offline" else []  # rows that an offline attempt did again
-        self._after = min(self.spec.start, there, *kept)
+        if found.last < 0:  # there is nothing to rewind
+            self._append()
+            return
+        again = [self.sent.base or 0] if self.sent.mode == "offline" else []  # rows that an offline attempt did again
+        if self.again and not (self.sent.closed and found.rows == kept(self.folder).up_to(found.last)):
+            again = [0]  # rows are missing or stand twice, or pictures may be missing
+        self._after = min(self.spec.start, found.last, *again)
         try:
             self._run = self._init(resume_from=f"{self.sent.id}?_step={self._after}")
         except self._wandb.errors.CommError as error:
             if "rewind" not in str(error):
                 raise
             self._wandb.teardown()
-            self._run = self._init(id=self.sent.id, resume="allow")
-            self._after = self._run.starting_step - 1
+            self._append()
             rows = f"rows up to step {self._after} on the website are those of the earlier attempt"
             self.box.tell("warning", f"the server does not rewind runs: {rows}; the folder has the right ones")
         self.sent.base = self._after
+
+    def _append(self) -> None:
+        self._run = self._init(id=self.sent.id, resume="allow")
+        self._after = self.sent.base = max(0, self._run.starting_step - 1)
+
+    def _open_new(self) -> None:
+        try:
+            self._run = self._init(id=self.sent.id, resume="never")
+        except self._wandb.errors.UsageError as error:
+            if "already exists" not in str(error):
+                raise
+            self._wandb.teardown()
+            found = there(self._wandb, self.spec, self.sent.id)
+            if found is not None and found.last < 0:  # left by a kill before it was noted that the run is there
+                self._append()
+            else:  # a run of somebody else, or of a folder that was removed: it stays as it is
+                self._run = self._init(id=f"{self.sent.id}-{secrets.token_hex(2)}", resume="never")
+        self.sent.base = 0
 
     def _open_offline(self) -> None:
         base = self.sent.base
@@ -152,20 +175,10 @@ class Sender:
         self._after = self.sent.base = min(base, self.spec.start)
         self._run = self._init(resume_from=f"{self.sent.id}?_step={self._after}", mode="offline")
 
-    def _server_step(self) -> int | None:
-        """The last step of the run on the server, or None if it does not hold the run."""
-        path = "/".join(filter(None, (self.spec.entity, self.spec.project, self.sent.id)))
-        try:
-            return int(self._wandb.Api(timeout=math.ceil(_init_timeout())).run(path).lastHistoryStep)
-        except (self._wandb.errors.CommError, ValueError) as error:
-            if "not find" in str(error) or "not found" in str(error):
-                return None
-            raise
-
     def _init(self, **how: Any) -> Any:
         Path(self.spec.dir).mkdir(parents=True, exist_ok=True)
         settings = self._wandb.Settings(
-            init_timeout=_init_timeout(),
+            init_timeout=init_timeout(),
             finish_timeout=self._finish_timeout,
             console="wrap" if self._log else "off",
             silent=True,
@@ -175,6 +188,7 @@ class Sender:
             save_code=False,
             stop_fn=lambda: self.box.tell("stopped", "somebody pressed Stop on the website"),
             x_stats_pid=self.spec.pid,
+            x_disable_stats=self.again,
             x_transaction_log_flush_interval=1.0,
         )
         return self._wandb.init(
@@ -187,7 +201,7 @@ class Sender:
 
     @property
     def _finish_timeout(self) -> float:
-        return max(LINGER, self.spec.finish_timeout) if self._log else self.spec.finish_timeout
+        return max(LINGER, self.spec.finish_timeout) if self._log and not self.again else self.spec.finish_timeout
 
     # -------------------------------------------------------------------------------------------------- what is sent
 
@@ -195,8 +209,11 @@ class Sender:
         step = row["step"]
         values = {key: math.nan if value is None else value for key, value in row.items() if key != "step"}
         values = {"trainer/step": step, **values, **self._speeds.pop(step, {}), **self._pictures(step)}
+        if self._begun is not None:
+            values["_timestamp"] = self._begun + (row.get("time") or 0.0)
         self._run.log(values, step=step, commit=True)  # else it is kept back until the next row comes
         self.sent.step = step
+        self.count += 1
 
     def _pictures(self, step: int) -> dict[str, list[Any]]:
         """The panels of that step, one list of pictures under each name; with the first row the drawn schedule."""
@@ -244,6 +261,12 @@ class Best:
         return {f"best/{name}": value for name, value in self.row.items() if name != "time"}
 
 
+def write_into(spec: Spec) -> None:
+    """Has wandb keep all of its files in the run's own place; to be called before a run is opened."""
+    for name in ("data", "cache"):
+        os.environ[f"WANDB_{name.upper()}_DIR"] = str(Path(spec.dir) / "wandb" / name)
+
+
 def lives(folder: Path, id: str) -> list[Path]:
     """The files of all offline attempts of a run in a folder of wandb's."""
     return sorted(folder.glob(f"offline-run-*/run-{glob.escape(id)}.wandb"))
@@ -271,33 +294,29 @@ def set_aside(folder: Path, id: str, but: Path) -> None:
 
 
 def sync_command(folder: RunFolder) -> str | None:
-    """What to type to bring a run to the website; None if it is there, or if wandb never had it."""
-    sent = Mailbox(folder).read(Sent)
-    if sent is None or not sent.mode:
+    """What to type to bring a run to the website; None if it is there, or if it was not meant for wandb."""
+    box = Mailbox(folder)
+    sent = box.read(Sent) or Sent()
+    if box.last_spec() is None:
         return None
-    if sent.mode == "online":
-        return None if sent.closed else again_command(folder)
-    path = Path(sent.dir)
-    if synced(path):
-        return None
-    if any(map(marked, path.glob("*.wandb"))):  # in the middle of the run: wandb would not look at it again
-        return again_command(folder)
-    return f"wandb sync {shlex.quote(shown(path))}"
+    over = sent.closed if sent.mode == "online" else synced(Path(sent.dir))
+    return None if over else again_command(folder)
 
 
 def again_command(folder: RunFolder) -> str:
     """What to type to send a run once more from its folder."""
-    return f"python -m trainer.tracking.shipper {shlex.quote(str(folder))}"
+    return f"trainer-sync {shlex.quote(str(folder))}"
+
+
+def _begun(folder: RunFolder) -> float | None:
+    """When training would have begun for its last row to be as old as the journal; None without a journal."""
+    try:
+        return folder.metrics.stat().st_mtime - kept(folder).seconds
+    except (OSError, ValueError):
+        return None
 
 
 def brief(error: BaseException) -> str:
     """An error in one line."""
     lines = str(error).strip().splitlines()
     return lines[0][:200] if lines else type(error).__name__
-
-
-def _init_timeout() -> float:
-    try:
-        return float(os.environ["WANDB_INIT_TIMEOUT"])
-    except (KeyError, ValueError):
-        return INIT_TIMEOUT

@@ -1,6 +1,6 @@
 """wandb: the journal of a run is sent there by a process of its own, so that nothing wandb does can touch the training.
 
-`python -m trainer.tracking.shipper RUN_FOLDER` sends a run again: what the journal holds and the server does not.
+`python -m trainer.tracking.shipper RUN_FOLDER` sends a run again, once; `trainer-sync` does so for all of a folder.
 """
 
 from __future__ import annotations
@@ -21,9 +21,10 @@ from typing import Any, Literal
 
 from trainer.folder import RunFolder
 from trainer.records import Outcome, Row
+from trainer.tracking import resend
 from trainer.tracking.base import Plan, Tracker
 from trainer.tracking.mailbox import Done, Mailbox, Message, Sent, Spec
-from trainer.tracking.sender import Sender, again_command, brief, sync_command
+from trainer.tracking.sender import Sender, again_command, brief, sync_command, write_into
 
 __all__ = ["Shipper", "Wandb", "sync_command"]
 
@@ -126,7 +127,7 @@ class Shipper(Tracker):
         if self.settings.disabled or self._child is not None:
             return
         with self._guarded():
-            self._prior = self._box.read(Spec)
+            self._prior = self._box.last_spec()
             self._box.clear()
             if self.settings.process == "inline":
                 return
@@ -155,10 +156,7 @@ class Shipper(Tracker):
             spec = replace(spec, config={**plan.config, **spec.config})
             self._box.write(spec)
             if self.settings.process == "inline":
-                _ignore_environment()
-                import wandb
-
-                self._sender = Sender(wandb, self.folder, spec, child=False)
+                self._sender = Sender(_wandb(), self.folder, spec, child=False)
                 self._sender.open()
                 self._sender.pump()
         self.messages()
@@ -242,54 +240,55 @@ class Shipper(Tracker):
 
 
 def main(argv: Sequence[str]) -> int:
-    """`RUN_FOLDER [PID]`: follows the run that the process PID trains; without PID, sends what is there, once."""
+    """`RUN_FOLDER PID`: follows the run that the process PID trains. `RUN_FOLDER [SECONDS s]`: sends what is there,
+    once, within about that time. `--look FILE`: what the server has of the folders that standard input names.
+    """
+    if argv and argv[0] == "--look":
+        return resend.look(sys.stdin.read().splitlines(), Path(argv[1]), _online)
     if not argv or argv[0].startswith("-"):
         print(__doc__)
         return 2
-    folder, parent = RunFolder(argv[0]), int(argv[1]) if len(argv) > 1 else None
+    folder, words = RunFolder(argv[0]), argv[1:]
+    if not words or words[-1] == "s":
+        return resend.again(folder, float(words[0]) if words else resend.SECONDS, _online)
+    return _live(folder, argv, int(words[0]))
+
+
+def _online() -> Any:
+    return _wandb(WANDB_SILENT="true", WANDB_MODE="online")
+
+
+def _live(folder: RunFolder, argv: Sequence[str], parent: int) -> int:
     box = Mailbox(folder)
     box.messages()  # those of earlier on
-    if parent is not None:
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            signal.signal(number, signal.SIG_IGN)  # it ends when the training does, and that is told in other ways
-        if len(argv) == 2:
-            os.nice(5)  # where cores are few they belong to the training
-    elif box.read(Spec) is None:
-        print(f"{folder}: nothing of this run was meant for wandb; there is no {box.path.name}/spec.json")
-        return 2
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)  # it ends when the training does, and that is told in other ways
+    if len(argv) == 2:
+        os.nice(5)  # where cores are few they belong to the training
     try:
-        with box.hold(take_over=parent is not None):
+        with box.hold(take_over=True):
             _ship(folder, box, parent)
-            code = 0
-    except BlockingIOError:
-        print(f"{folder}: another process is sending this run; wait for it")
-        return 1
     except Exception as error:
         traceback.print_exc()
-        if parent is not None and len(argv) == 2:  # wandb broke down, or its own process was killed: once more, anew
+        if len(argv) == 2:  # wandb broke down, or its own process was killed: once more, anew
             os.execv(sys.executable, [sys.executable, "-m", "trainer.tracking.shipper", *argv, "again"])
         box.tell("warning", f"{brief(error)}; training goes on without it; later: {again_command(folder)}")
-        code = 1
-    if parent is None:
-        print("\n".join(f"{message.kind}: {message.text}" for message in box.messages()))
-    return code
+        return 1
+    return 0
 
 
-def _ship(folder: RunFolder, box: Mailbox, parent: int | None) -> None:
+def _ship(folder: RunFolder, box: Mailbox, parent: int) -> None:
     def alive() -> bool:
-        return parent is not None and os.getppid() == parent
+        return os.getppid() == parent
 
-    _ignore_environment()
-    os.environ["WANDB_SILENT"] = "true"
-    import wandb  # before it is known what to send: that takes as long as the training process needs to say it
-
+    # Before it is known what to send: that takes as long as the training process needs to say it.
+    wandb = _wandb(WANDB_SILENT="true")
     while (spec := box.read(Spec)) is None:
         if not alive() or box.read(Done) is not None:
             return
         time.sleep(POLL / 4)
-    for name in ("data", "cache"):
-        os.environ[f"WANDB_{name.upper()}_DIR"] = str(Path(spec.dir) / "wandb" / name)
-    sender = Sender(wandb, folder, spec, child=parent is not None)
+    write_into(spec)
+    sender = Sender(wandb, folder, spec, child=True)
     sender.open()
     _follow(sender, box, alive)
 
@@ -305,9 +304,13 @@ def _follow(sender: Sender, box: Mailbox, alive: Callable[[], bool]) -> None:
     sender.close(done or Done())
 
 
-def _ignore_environment() -> None:
+def _wandb(**environment: str) -> Any:
     for name in _IGNORED:
         os.environ.pop(f"WANDB_{name}", None)
+    os.environ |= environment
+    import wandb
+
+    return wandb
 
 
 def python_path() -> str:

@@ -1,0 +1,132 @@
+"""What `trainer-sync` is made of: a run that is over is sent once more, and what arrived is looked at."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import math
+import ssl
+import traceback
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from trainer.folder import RunFolder
+from trainer.tracking import arrival
+from trainer.tracking.mailbox import Answer, Done, Mailbox, Sent, Spec
+from trainer.tracking.sender import Sender, brief, write_into
+
+SECONDS = 600.0  # that sending one run may take
+_OTHER = "a server of your own is named by WANDB_BASE_URL"
+
+
+def again(folder: RunFolder, seconds: float, load: Callable[[], Any]) -> int:
+    """Sends a run that is over, and leaves an `Answer` in its mailbox. Returns the exit code.
+
+    Args:
+        seconds: that it may take. load: gives the module wandb, with which everything is online.
+    """
+    box = Mailbox(folder)
+    spec = box.last_spec()
+    if spec is None:
+        print(f"{folder}: nothing of this run was meant for wandb; there is no {box.path.name}/spec.json")
+        return 2
+    try:
+        if folder.held:
+            raise BlockingIOError
+        with box.hold(take_over=False):
+            answer = _sent(folder, replace(spec, dir=str(home(folder, spec)), finish_timeout=0.7 * seconds), load)
+            box.write(answer)
+    except BlockingIOError:
+        answer = Answer(text="another process trains or sends this run; wait for it")
+    except Exception as error:
+        traceback.print_exc()
+        answer = Answer(text=brief(error))
+        box.write(answer)
+    print(f"{folder}: {answer.text or 'everything is there'}  {answer.url}")
+    return 0 if answer.good else 1
+
+
+def _sent(folder: RunFolder, spec: Spec, load: Callable[[], Any]) -> Answer:
+    box, journal = Mailbox(folder), arrival.kept(folder)
+    box.messages()  # those of earlier on
+    write_into(spec)
+    wandb = load()
+    sender = Sender(wandb, folder, spec, child=True, again=True)
+    sender.open()
+    sender.pump()
+    sender.close(box.read(Done) or Done())
+    found, missing = arrival.wait_for(wandb, spec, sender.sent.id, journal, sender.files, spec.finish_timeout / 20)
+    told = [message.text for message in box.messages() if message.kind == "warning"]
+    if not missing and not sender.sent.closed:
+        missing = f"the server did not take everything in {spec.finish_timeout:g} s"
+    if missing:
+        sender.sent.closed = False
+        box.write(sender.sent)
+        told = [missing, arrival.refusal(sender.files), *told]
+    return Answer(not missing, "; ".join(filter(None, told)), sender.count, found.url if found else "")
+
+
+def home(folder: RunFolder, spec: Spec) -> Path:
+    """What holds wandb's folder of a run, also where both were moved together: the run folder, or that of its sweep."""
+    if Path(spec.dir) in (folder.path, folder.path.parent):
+        return Path(spec.dir)
+    own = folder.wandb.is_dir() or not (folder.path.parent / "wandb").is_dir()
+    return folder.path if own else folder.path.parent
+
+
+def look(folders: Sequence[str], answers: Path, load: Callable[[], Any]) -> int:
+    """Asks the server for the runs of some folders, and writes what it says into a file, a line of JSON for each.
+
+    `{"problem": ..., "exit_code": ...}` if there is no login or no server; else `{"server": URL}`, and then
+    `{"folder": ..., "complete": ..., "rows": ..., "url": ...}` for each folder. Returns the exit code.
+    """
+
+    def tell(**found: Any) -> None:
+        with open(answers, "a", encoding="utf-8") as file:
+            file.write(json.dumps(found) + "\n")
+
+    wandb = load()
+    server = str(wandb.setup().settings.base_url)
+    if why := _unreachable(server):
+        tell(problem=f"{server} cannot be reached: {why}; is there a network? ({_OTHER})", exit_code=1)
+        return 1
+    try:
+        if not wandb.login(prompt=False, verify=False):
+            tell(problem=f"no login for {server}; type wandb login, or set WANDB_API_KEY ({_OTHER})", exit_code=2)
+            return 2
+        wandb.Api(timeout=math.ceil(arrival.init_timeout()))
+    except (wandb.Error, ValueError) as error:
+        tell(problem=f"{brief(error)}; type wandb login --relogin, or set WANDB_API_KEY ({_OTHER})", exit_code=2)
+        return 2
+    tell(server=server)
+    for path in folders:
+        tell(folder=path, **_looked(wandb, RunFolder(path)))
+    return 0
+
+
+def _looked(wandb: Any, folder: RunFolder) -> dict[str, Any]:
+    box = Mailbox(folder)
+    spec, sent = box.last_spec(), box.read(Sent) or Sent()
+    try:
+        found = arrival.there(wandb, spec, sent.id or spec.id) if spec else None
+        whole = arrival.complete(found, arrival.kept(folder), box)
+    except Exception:  # whatever it is, it will be told when the run is sent
+        found, whole = None, False
+    return {"complete": whole, "rows": found.rows if found else 0, "url": found.url if found else ""}
+
+
+def _unreachable(server: str) -> str:
+    """Why nothing answers at that address; empty if something does, whatever it says."""
+    try:
+        with urllib.request.urlopen(server, timeout=arrival.init_timeout()):
+            return ""
+    except urllib.error.HTTPError:
+        return ""
+    except (OSError, ValueError, http.client.HTTPException) as error:
+        reason = getattr(error, "reason", error)
+        known = isinstance(reason, ssl.SSLError)  # wandb may know a certificate that Python does not
+        return "" if known else str(reason) or type(error).__name__
