@@ -326,13 +326,9 @@ def test_a_task_of_ones_own_says_what_it_measures() -> None:
     Path("my_task.py").write_text(
         "from trainer.tasks import Task\nclass Mine(Task):\n    measures = {'loss': 'min', 'score': 'max'}\n"
     )
-    assert (
-        told("task._target_=my_task.Mine", "~task.metrics", "~task.l1", "~task.l2", "early_stopping.monitor=val/score")
-        == []
-    )
-    (found,) = told(
-        "task._target_=my_task.Mine", "~task.metrics", "~task.l1", "~task.l2", "early_stopping.monitor=val/scor"
-    )
+    words = ["task._target_=my_task.Mine", *(f"~task.{name}" for name in ("metrics", "l1", "l2", "worst"))]
+    assert told(*words, "early_stopping.monitor=val/score") == []
+    (found,) = told(*words, "early_stopping.monitor=val/scor")
     assert found.endswith("did you mean val/score?")
 
 
