@@ -221,6 +221,18 @@ def test_a_job_that_does_not_fit_is_refused_with_its_reason_in_the_table(tmp_pat
     assert re.search(r"finished +\S*optimizer=lbfgs", table)
 
 
+def test_a_reader_that_has_seen_enough_is_no_error(tmp_path: Path) -> None:
+    words = [sys.executable, "-u", "-c", "import sys; from trainer.cli import train; sys.exit(train(['--help']))"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen(words, cwd=tmp_path, env=environment, text=True, **pipes) as made:
+        assert made.stdout is not None
+        assert made.stderr is not None
+        made.stdout.close()
+        assert made.stderr.read() == ""
+    assert made.returncode == 141
+
+
 def test_several_configs_are_not_shown_at_once(tmp_path: Path) -> None:
     made = command("train", "-m", "seed=0,1", "--cfg", "job", cwd=tmp_path)
     assert made.returncode == 2
