@@ -29,7 +29,7 @@ SCHEDULES = {
     "cosine": ["warmup=linear", "warmup.length=10%", "scheduler=cosine", "optimizer.lr=0.004"],
     "plateau": ["scheduler=plateau", "scheduler.patience=0", "scheduler.factor=0.5", "optimizer.lr=0.004"],
     "onecycle": ["scheduler=onecycle", "optimizer.lr=0.01"],
-    "cyclic": ["scheduler=cyclic", "scheduler.half_cycle=11steps", "scheduler.shape=triangular2", "optimizer=sgd"],
+    "cyclic": ["scheduler=cyclic", "scheduler.half_cycle=11steps", "scheduler.shape=triangular2", "optimizer=nag"],
 }
 
 
