@@ -38,6 +38,7 @@ from tests.small import (
 from trainer import schedules
 from trainer.checkpoint import Checkpoints
 from trainer.data.base import Data
+from trainer.durations import count
 from trainer.ema import Ema
 from trainer.errors import CheckpointError, ConfigError, DataError, DivergedError
 from trainer.gradients import Clip
@@ -457,7 +458,8 @@ def test_a_run_stops_exactly_when_patience_is_exhausted(
     assert (outcome.epoch, outcome.step) == (stop, 4 * stop)
     assert outcome.best["epoch"] == best
     early = stop < len(values)
-    assert outcome.reason == (f"no better val/loss for {patience} evaluations" if early else f"{stop} epochs done")
+    stale = f"no better val/loss for {count(patience, 'evaluation')}"
+    assert outcome.reason == (stale if early else f"{stop} epochs done")
     assert [improved for _, improved in recorder_of(trainer).evaluations].count(True) >= 1
 
 

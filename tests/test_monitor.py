@@ -111,3 +111,13 @@ def test_a_metric_that_is_not_measured_is_refused_with_the_word_that_was_meant()
     check_monitor("val/dice", ["val/dice", "val/loss"])
     with pytest.raises(ConfigError, match=r"^early_stopping\.monitor: 'val/dise'.*did you mean val/dice\?"):
         check_monitor("val/dise", ["val/dice", "val/loss"])
+
+
+def test_why_a_run_stopped_is_told_also_of_a_metric_that_never_was_a_number() -> None:
+    patience = Patience("val/n", "min", patience=1)
+    patience.update(NAN)
+    assert patience.exhausted
+    assert patience.describe() == "val/n was no number in any of 1 evaluation"
+    patience.update(2.0)
+    patience.update(NAN)
+    assert patience.describe() == "no better val/n for 1 evaluation"

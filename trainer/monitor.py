@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import Literal
 
+from trainer.durations import count
 from trainer.errors import ConfigError, did_you_mean
 from trainer.records import Row
 from trainer.state import State
@@ -56,7 +57,10 @@ class Patience:
         return self.patience is not None and self.stale >= self.patience
 
     def describe(self) -> str:
-        return f"no better {self.monitor} for {self.stale} evaluations"
+        times = count(self.stale, "evaluation")
+        if self.reference is None:
+            return f"{self.monitor} was no number in any of {times}"
+        return f"no better {self.monitor} for {times}"
 
     def state_dict(self) -> State:
         return {"stale": self.stale, "reference": self.reference}
