@@ -380,13 +380,18 @@ def test_a_value_that_fits_its_annotation_is_fine(value: Any, hint: Any) -> None
         ("a", float, "'a' is not a number"), ("1", bool, "'1' is neither true nor false"), (1, bool, "1 is neither"),
         (3, str, "3 is not"), ("x", int | None, "'x' is not a number"), ([1, "a"], list[int], "'a' is not a number"),
         ([1], tuple[int, int], "[1] must have 2 entries"), (3, Sequence[int], "3 is not a list; write [3]"),
-        ("abc", Sequence[str], "'abc' is not a list; write [abc]"), ([1], dict[str, int], "[1] is not a mapping"),
+        ("abc", Sequence[str], "'abc' is not a list; write [abc]"),
+        ([1], dict[str, int], "[1] is not a mapping"),
         ("mx", Literal["min", "max"], "'mx' is not one of min, max; did you mean max?"),
         ("a", float | torch.Tensor, "'a' is not a number"), (1, str | list[str], "1 is not text"),
     ],
 )  # fmt: skip
 def test_a_value_that_does_not_fit_is_told_in_words(value: Any, hint: Any, message: str) -> None:
     assert (mismatch(value, hint) or "").startswith(message)
+
+
+def test_brackets_are_only_told_around_what_fits_inside() -> None:
+    assert mismatch("balanced", Sequence[float]) == "'balanced' is not a list"
 
 
 def test_without_an_annotation_the_default_tells_the_type() -> None:
@@ -518,9 +523,11 @@ def test_a_written_config_takes_changes_of_its_values_only() -> None:
     cfg = apply(Path("config.yaml"), ["epochs=7", "optimizer.lr=0.5"])
     assert (cfg.epochs, cfg.optimizer.lr, cfg.batch_size) == (7, 0.5, 32)
     with pytest.raises(ConfigError) as caught:
-        apply(Path("config.yaml"), ["epoch=7", "optimizer.lrr=1", "epochs"])
-    assert [problem.split(":")[0] for problem in caught.value.problems] == ["epoch", "optimizer.lrr", "epochs"]
+        apply(Path("config.yaml"), ["epoch=7", "optimizer.lrr=1", "epochs", "optimizer=sgd"])
+    keys = [problem.split(":")[0] for problem in caught.value.problems]
+    assert keys == ["epoch", "optimizer.lrr", "epochs", "optimizer"]
     assert "did you mean epochs?" in caught.value.problems[0]
+    assert "keeps the file that it was started with" in caught.value.problems[3]
 
 
 def test_what_composes_is_given_back_as_it_is() -> None:

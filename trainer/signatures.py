@@ -122,9 +122,8 @@ def _like(default: Any) -> str:
 
 def _items(value: Any, kind: type, inner: tuple[Any, ...], default: Any = ...) -> str | None:
     if not isinstance(value, list):
-        return (
-            f"{value!r} is not a list; write [{value}]" if not isinstance(value, dict) else f"{value!r} is not a list"
-        )
+        fits = not isinstance(value, dict) and mismatch(value, inner[0] if inner else Any) is None
+        return f"{value!r} is not a list" + (f"; write [{value}]" if fits else "")
     fixed = kind is tuple and inner and inner[-1] is not Ellipsis
     if fixed and len(inner) != len(value):
         return f"{value!r} must have {len(inner)} entries{_like(default)}"
