@@ -11,7 +11,7 @@ import pytest
 from tests.small import StopAt, make_trainer
 from trainer.clock import Clock
 from trainer.folder import RunFolder
-from trainer.tracking.journal import Journal
+from trainer.tracking.journal import Journal, speeds
 
 
 class Hand:
@@ -68,7 +68,7 @@ def test_a_run_that_was_stopped_has_each_line_of_its_speed_once(tmp_path: Path) 
     folder = RunFolder(tmp_path)
     folder.shipper.mkdir()
     assert make_trainer(folder=tmp_path, task=StopAt(6), trackers=[Journal(folder)]).fit().exit_code == 143
-    torn = folder.speed.read_bytes() + b'{"step": 11, "speed/data": 0.9}\n{"step": 1'
+    torn = b'\0\0\n{"step": 4{"step": 5}\n' + folder.speed.read_bytes() + b'{"step": 11, "speed/data": 0.9}\n{"step": 1'
     folder.speed.write_bytes(torn)
     make_trainer(folder=tmp_path, resume="must", trackers=[Journal(folder)]).fit()
     lines = [json.loads(line) for line in folder.speed.read_text().splitlines()]
@@ -77,3 +77,15 @@ def test_a_run_that_was_stopped_has_each_line_of_its_speed_once(tmp_path: Path) 
     assert steps[-1] == 12
     assert {"speed/samples_per_second", "speed/data", "speed/evaluation", "speed/save"} <= lines[-1].keys()
     assert all(line.get("speed/data") != 0.9 for line in lines)
+
+
+def test_a_spoilt_line_of_the_speed_is_left_out_and_the_others_count() -> None:
+    lines = [
+        b'{"step": 3, "speed/data": 0.5}',
+        b"\0\0",
+        b"7",
+        b'{"speed/data": 0.1}',
+        b'{"step": 4{"step": 5}',
+        b"\xff",
+    ]
+    assert speeds(lines) == {3: {"speed/data": 0.5}}

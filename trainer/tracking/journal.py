@@ -9,7 +9,7 @@ import math
 import os
 import re
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from trainer.errors import CheckpointError
@@ -68,8 +68,8 @@ class Journal(Tracker):
     def _forget_speed(self, start: int) -> None:
         """Cuts off what is known of steps that will be done again."""
         if self.folder.speed.exists():
-            lines = self.folder.speed.read_bytes().splitlines(keepends=True)
-            kept = [line for line in lines if line.endswith(b"\n") and json.loads(line)["step"] <= start]
+            known = speeds(self.folder.speed.read_bytes().splitlines())
+            kept = (_line({"step": step, **values}) for step, values in known.items() if step <= start)
             self.folder.speed.write_bytes(b"".join(kept))
 
     def rows(self, rows: Sequence[Row]) -> None:
@@ -141,6 +141,16 @@ class Journal(Tracker):
         if not self._warned:
             log.warning("%s: %s; training goes on, and it will be tried again", self.folder, error)
         self._warned = True
+
+
+def speeds(lines: Iterable[bytes]) -> dict[int, dict[str, float]]:
+    """What lines of speed.jsonl say, by step; one that a full disk or a power cut has spoilt is left out."""
+    found = {}
+    for line in lines:
+        with contextlib.suppress(ValueError, KeyError, AttributeError):
+            values = json.loads(line)
+            found[int(values.pop("step"))] = values
+    return found
 
 
 def _line(row: Row) -> bytes:

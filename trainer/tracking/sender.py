@@ -16,6 +16,7 @@ from typing import Any
 from trainer.folder import RunFolder
 from trainer.records import Panel, Row
 from trainer.tracking.arrival import init_timeout, kept, there
+from trainer.tracking.journal import speeds
 from trainer.tracking.mailbox import Done, Mailbox, Sent, Spec, Tail
 from trainer.tracking.panels import read_panels
 
@@ -82,7 +83,7 @@ class Sender:
         """Sends what is new in the journal, a row at a time, and in the log."""
         before = self._journal.offset
         lines = list(self._journal.lines())
-        self._speeds |= {value.pop("step"): value for value in map(json.loads, self._speed.lines())}
+        self._speeds |= speeds(self._speed.lines())
         for line in lines:
             row = json.loads(line)
             if row["step"] > self._after:
