@@ -32,7 +32,7 @@ from trainer.hooks import Hook, Hooks
 from trainer.monitor import Best, Patience, direction
 from trainer.optim import Freezing
 from trainer.progress import Progress
-from trainer.records import Evaluation, Outcome, Resume, Row, RunState
+from trainer.records import STOPPED, Evaluation, Outcome, Resume, Row, RunState
 from trainer.rehearsal import rehearse
 from trainer.resuming import put_back
 from trainer.schedules import Schedule, as_schedule
@@ -274,7 +274,10 @@ class Trainer:
     def decide(self) -> None:
         """Whether the run is over: agreed by all processes, and said in words."""
         if self.world.any(bool(self.signals.number) or self.trackers.stopped):
-            self.state, self.reason = "interrupted", f"interrupted by {self.signals.name or 'the dashboard'}"
+            self.state, self.reason = (
+                "interrupted",
+                f"interrupted by {self.signals.name}" if self.signals.name else STOPPED,
+            )
         if self.world.any(self.patience.exhausted):
             self.state, self.reason = "finished", self.patience.describe()
         if self.world.any(self.progress.epoch >= self.epochs):

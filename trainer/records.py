@@ -64,12 +64,15 @@ class Evaluation:
     panels: list[Panel] = field(default_factory=list)
 
 
+STOPPED = "stopped on the website"  # why a run ended, where that is so
+
+
 @dataclass(frozen=True)
 class Outcome:
     """How a run ended.
 
     Attributes:
-        state: `finished` (also when stopped early), `interrupted` by a signal, or `failed`.
+        state: `finished` (also when stopped early), `interrupted` by a signal or on the website, or `failed`.
         reason: in words, e.g. `all 30 epochs done`, `no better val/miou for 5 evaluations`.
         best: the best row: every metric at that one evaluation, with its `step` and `epoch`; empty without one.
         last: the last row.

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from trainer import _hydra, config
 from trainer.errors import BusyError, TrainerError
 from trainer.folder import RunFolder
+from trainer.records import STOPPED
 from trainer.run import Place, experiment_of, resume_word, run
 
 if TYPE_CHECKING:
@@ -36,7 +37,8 @@ def job_place(cfg: DictConfig, overrides: Sequence[str], choices: Mapping[str, A
 
 
 class Job:
-    """What Hydra calls for each job. One job's failure, or its `sys.exit`, never ends the sweep; a signal does."""
+    """What Hydra calls for each job. One job's failure, its `sys.exit` or a press of Stop on the website never ends the
+    sweep; a signal does."""
 
     exit_code = 130  # of a sweep that a signal has ended
 
@@ -60,7 +62,7 @@ class Job:
             traceback.print_exc()
             self._failed(at.folder, f"{type(error).__name__}: {error}")
             return None
-        if outcome.state == "interrupted":
+        if outcome.state == "interrupted" and outcome.reason != STOPPED:
             self.exit_code = outcome.exit_code
             raise KeyboardInterrupt
         if outcome.reason.startswith("already finished"):

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import math
 import os
 import re
+import ssl
 import time
+import urllib.error
+import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -150,3 +154,16 @@ def init_timeout() -> float:
         return float(os.environ["WANDB_INIT_TIMEOUT"])
     except (KeyError, ValueError):
         return INIT_TIMEOUT
+
+
+def unreachable(server: str) -> str:
+    """Why nothing answers at that address; empty if something does, whatever it says."""
+    try:
+        with urllib.request.urlopen(server, timeout=init_timeout()):
+            return ""
+    except urllib.error.HTTPError:
+        return ""
+    except (OSError, ValueError, http.client.HTTPException) as error:
+        reason = getattr(error, "reason", error)
+        known = isinstance(reason, ssl.SSLError)  # wandb may know a certificate that Python does not
+        return "" if known else str(reason) or type(error).__name__

@@ -100,9 +100,10 @@ class Answer:
 
 @dataclass(frozen=True)
 class Message:
-    """What the wandb side has to say: where the run is (`url`), a `warning`, `stopped` on the website, `done`."""
+    """What the wandb side has to say: where the run is (`url`), a `warning`, `stopped` on the website, `done`;
+    `stuck`, with the reason, when the end of a run does not go on."""
 
-    kind: Literal["url", "warning", "stopped", "done"]
+    kind: Literal["url", "warning", "stopped", "done", "stuck"]
     text: str
 
 

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import http.client
 import json
 import math
-import ssl
 import traceback
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -91,7 +87,7 @@ def look(folders: Sequence[str], answers: Path, load: Callable[[], Any]) -> int:
 
     wandb = load()
     server = str(wandb.setup().settings.base_url)
-    if why := _unreachable(server):
+    if why := arrival.unreachable(server):
         tell(problem=f"{server} cannot be reached: {why}; is there a network? ({_OTHER})", exit_code=1)
         return 1
     try:
@@ -117,16 +113,3 @@ def _looked(wandb: Any, folder: RunFolder) -> dict[str, Any]:
     except Exception:  # whatever it is, it will be told when the run is sent
         found, whole = None, False
     return {"complete": whole, "rows": found.rows if found else 0, "url": found.url if found else ""}
-
-
-def _unreachable(server: str) -> str:
-    """Why nothing answers at that address; empty if something does, whatever it says."""
-    try:
-        with urllib.request.urlopen(server, timeout=arrival.init_timeout()):
-            return ""
-    except urllib.error.HTTPError:
-        return ""
-    except (OSError, ValueError, http.client.HTTPException) as error:
-        reason = getattr(error, "reason", error)
-        known = isinstance(reason, ssl.SSLError)  # wandb may know a certificate that Python does not
-        return "" if known else str(reason) or type(error).__name__

@@ -8,14 +8,14 @@ import math
 import os
 import secrets
 import shlex
-import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from trainer.folder import RunFolder
 from trainer.records import Panel, Row
-from trainer.tracking.arrival import init_timeout, kept, there
+from trainer.tracking.arrival import init_timeout, kept, there, unreachable, wait_for
+from trainer.tracking.ear import Ear, patient
 from trainer.tracking.journal import speeds
 from trainer.tracking.mailbox import Done, Mailbox, Sent, Spec, Tail
 from trainer.tracking.panels import read_panels
@@ -49,6 +49,7 @@ class Sender:
         self._after = 0  # rows up to this step are there already
         self._drawn = False  # whether the curve of the learning rate is there
         self._begun = _begun(folder) if again else None
+        self._ear = Ear(self.box, again_command(folder))
         self._run: Any = None
         self.files = Path()  # of the run, which wandb uploads
 
@@ -102,15 +103,23 @@ class Sender:
         self._run.summary.update(self._best.summary())
         if done.interrupted:
             self._run.mark_preempting()
-        begin = time.monotonic()
-        self._run.finish(exit_code=done.exit_code)
-        if self.sent.mode == "online" and time.monotonic() - begin >= self._finish_timeout:
-            self.box.tell("warning", f"the server did not take everything; later: {again_command(self.folder)}")
+        self._ear.closed = True
+        with patient(self._run, self.box):
+            self._run.finish(exit_code=done.exit_code)
+        if self.sent.mode == "online" and not self.again and (missing := self._missing()):
+            self.box.tell("warning", f"{missing}; later: {again_command(self.folder)}")
             return
         self.sent.closed = True
         self.sent.base = self.sent.step if self.sent.mode == "online" else self.sent.base
         self.box.write(self.sent)
         self.box.tell("done", self._run.url or f"{sync_command(self.folder)}")
+
+    def _missing(self) -> str:
+        """What has not arrived, in words: wandb ends a run without a word when the server refuses its pictures."""
+        try:
+            return wait_for(self._wandb, self.spec, self.sent.id, kept(self.folder), self.files, patience=3.0)[1]
+        except (self._wandb.Error, OSError, ValueError) as error:
+            return f"the server does not tell what arrived ({brief(error)})"
 
     # ---------------------------------------------------------------------------------------------- how it is opened
 
@@ -119,7 +128,11 @@ class Sender:
         if wanted in ("offline", "dryrun"):
             return "offline"
         try:
-            known = self._wandb.login(prompt=False)
+            known = self._wandb.login(prompt=False, verify=False)
+            server = str(self._wandb.setup().settings.base_url)
+            if known and (why := unreachable(server)):
+                raise ValueError(f"{server} cannot be reached ({why})")
+            known = known and self._wandb.login(prompt=False)
         except (self._wandb.Error, ValueError) as error:
             self.box.tell("warning", f"{brief(error)}; this run is kept offline")
             return "offline"
@@ -192,13 +205,15 @@ class Sender:
             x_disable_stats=self.again,
             x_transaction_log_flush_interval=1.0,
         )
-        return self._wandb.init(
+        run = self._wandb.init(
             **how,
             **{key: getattr(self.spec, key) for key in ("project", "entity", "name", "group", "tags", "notes", "dir")},
             config=self.spec.config,
             settings=settings,
             reinit="finish_previous",
         )
+        self._wandb.termsetup(settings, self._ear)
+        return run
 
     @property
     def _finish_timeout(self) -> float:

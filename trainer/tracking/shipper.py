@@ -31,6 +31,7 @@ __all__ = ["Shipper", "Wandb", "sync_command"]
 log = logging.getLogger("trainer")
 
 POLL = 0.2  # seconds between two looks at the journal
+LIVES = 3  # times that the process is started again after it was killed
 _IGNORED = (
     "RUN_ID", "RESUME", "RESUME_FROM", "FORK_FROM", "NAME", "RUN_GROUP", "JOB_TYPE", "NOTES", "TAGS", "SWEEP_ID",
     "SWEEP_PARAM_PATH", "DIR", "SERVICE", "DISABLED", "CONSOLE", "QUIET", "REINIT", "PROGRAM",
@@ -107,6 +108,7 @@ class Shipper(Tracker):
         self._sender: Sender | None = None
         self._prior: Spec | None = None
         self._begun = self._ended = False
+        self._lives = LIVES
         self._spec = Spec(
             id=id,
             name=name,
@@ -129,17 +131,29 @@ class Shipper(Tracker):
         with self._guarded():
             self._prior = self._box.last_spec()
             self._box.clear()
-            if self.settings.process == "inline":
-                return
-            with open(self._box.log, "ab") as errors:
-                self._child = subprocess.Popen(
-                    [sys.executable, "-m", "trainer.tracking.shipper", str(self.folder.path), str(os.getpid())],
-                    env={**os.environ, "PYTHONPATH": python_path()},
-                    stdin=subprocess.DEVNULL,
-                    stdout=subprocess.DEVNULL,
-                    stderr=errors,
-                    start_new_session=True,  # Ctrl-C is for the training alone
-                )
+            if self.settings.process == "child":
+                self._child = self._process()
+
+    def _process(self) -> subprocess.Popen[bytes]:
+        with open(self._box.log, "ab") as errors:
+            return subprocess.Popen(
+                [sys.executable, "-m", "trainer.tracking.shipper", str(self.folder.path), str(os.getpid())],
+                env={**os.environ, "PYTHONPATH": python_path()},
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=errors,
+                start_new_session=True,  # Ctrl-C is for the training alone
+            )
+
+    def _revive(self) -> None:
+        """Starts the process again if somebody has killed it, such as the kernel for want of memory."""
+        code = self._child.poll() if self._child is not None else None
+        if code is None or code >= 0 or self._lives == 0:
+            return
+        self._lives -= 1
+        log.warning("wandb: its process was killed by signal %d, and is started again", -code)
+        with self._guarded():
+            self._child = self._process()
 
     def start(self, plan: Plan) -> None:
         if self.settings.disabled:
@@ -162,6 +176,7 @@ class Shipper(Tracker):
         self.messages()
 
     def rows(self, rows: Sequence[Row]) -> None:
+        self._revive()
         self._pump()
         self.messages()
 
@@ -174,7 +189,9 @@ class Shipper(Tracker):
             found = self._box.messages()
         for message in found:
             self.stopped = self.stopped or message.kind == "stopped"
-            level = {"url": logging.INFO, "done": logging.DEBUG}.get(message.kind, logging.WARNING)
+            level = {"url": logging.INFO, "done": logging.DEBUG, "stuck": logging.DEBUG}.get(
+                message.kind, logging.WARNING
+            )
             log.log(level, "wandb: %s", message.text)
         return found
 
@@ -189,6 +206,7 @@ class Shipper(Tracker):
             if self._sender is not None:
                 self._sender.pump()
                 self._sender.close(done)
+        self._revive()
         if self._child is not None:
             self._wait(self._child)
         self.messages()
@@ -207,13 +225,19 @@ class Shipper(Tracker):
             _LEFT.append(self._child)
 
     def _wait(self, child: subprocess.Popen[bytes]) -> None:
-        try:
-            code = child.wait(self.settings.finish_timeout)
-        except subprocess.TimeoutExpired:
+        begin = time.monotonic()
+        why = ""
+        while (code := child.poll()) is None and not why:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                child.wait(POLL)
+            why = next((message.text for message in self.messages() if message.kind == "stuck"), "")
+            if time.monotonic() - begin >= self.settings.finish_timeout:
+                why = why or f"not all was sent in {self.settings.finish_timeout:g} s"
+        if code is None:
             _LEFT.append(child)
             log.warning(
-                "wandb: still sending after %g s, and goes on in the background (process %d); if that fails: %s",
-                *(self.settings.finish_timeout, child.pid, again_command(self.folder)),
+                "wandb: %s; the rest is sent in the background (process %d); if that fails: %s",
+                *(why, child.pid, again_command(self.folder)),
             )
             return
         if code:

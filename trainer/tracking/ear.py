@@ -1,0 +1,78 @@
+"""What wandb says of its connection while it sends and while it ends, as messages for the one who trains."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+from trainer.tracking.mailbox import Mailbox
+
+STILL = 8.0  # seconds without any progress after which nobody waits for the end of a run any longer
+_COLOURS = re.compile(r"\x1b\[[0-9;]*m")
+
+
+class Ear:
+    """Listens to wandb in place of a terminal: what matters is told, once.
+
+    Args:
+        later: what to type to send a run again.
+    """
+
+    def __init__(self, box: Mailbox, later: str) -> None:
+        self.box, self.later = box, later
+        self.closed = False  # the end of the run tells for itself what went wrong
+        self._told: set[str] = set()
+
+    def info(self, text: str) -> None:
+        if found := re.search(r"(\d{3}) encountered", text):  # wandb says this of each attempt
+            self._tell(f"the server answers {found[1]}; training goes on")
+
+    def warning(self, text: str) -> None:
+        if "Fatal error while uploading" in text:
+            self._tell(f"the server refuses the rest of this run, which stays in the folder; later: {self.later}")
+        else:
+            self._tell(re.sub(r"^wandb: (WARNING|ERROR) ", "", _COLOURS.sub("", text)))
+
+    error = warning
+
+    def _tell(self, text: str) -> None:
+        if not self.closed and text not in self._told:
+            self._told.add(text)
+            self.box.tell("warning", text)
+
+
+@contextlib.contextmanager
+def patient(run: Any, box: Mailbox) -> Iterator[None]:
+    """Around the end of a run on wandb: tells `stuck`, with the reason, when nothing has moved for `STILL` seconds."""
+    over = threading.Event()
+
+    def look() -> None:
+        before, still = "", 0.0
+        with contextlib.suppress(
+            Exception
+        ):  # it asks in a way that wandb does not promise: without it one waits longer
+            while not over.wait(0.5):
+                now, why = _progress(run)
+                still = still + 0.5 if now == before else 0.0
+                before = now
+                if still >= STILL:
+                    box.tell("stuck", why)
+                    return
+
+    threading.Thread(target=look, name="patient", daemon=True).start()
+    try:
+        yield
+    finally:
+        over.set()
+
+
+def _progress(run: Any) -> tuple[str, str]:
+    """Something that changes with each byte sent, and what is in the way in words."""
+    state = run._interface.deliver_poll_exit().wait_or(timeout=5).response.poll_exit_response
+    parts = [(part.desc, part.progress) for part in state.operation_stats.operations]
+    errors = [part.error_status for part in state.operation_stats.operations if part.error_status]
+    why = re.sub(r"^retrying:? |\w+ \"\S+\": ", "", errors[0]) if errors else "no answer from the server"
+    return repr((state.pusher_stats.uploaded_bytes, parts)), why
