@@ -10,7 +10,8 @@ from typing import Any
 
 from trainer.tracking.mailbox import Mailbox
 
-STILL = 8.0  # seconds without any progress after which nobody waits for the end of a run any longer
+STILL = 16  # looks in a row without any progress after which nobody waits for the end of a run any longer
+LOOK = 0.5  # seconds between two of them
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 
 
@@ -46,17 +47,17 @@ class Ear:
 
 @contextlib.contextmanager
 def patient(run: Any, box: Mailbox) -> Iterator[None]:
-    """Around the end of a run on wandb: tells `stuck`, with the reason, when nothing has moved for `STILL` seconds."""
+    """Around the end of a run on wandb: tells `stuck`, with the reason, when nothing moves any more."""
     over = threading.Event()
 
     def look() -> None:
-        before, still = "", 0.0
+        before, still = "", 0
         with contextlib.suppress(
             Exception
         ):  # it asks in a way that wandb does not promise: without it one waits longer
-            while not over.wait(0.5):
+            while not over.wait(LOOK):
                 now, why = _progress(run)
-                still = still + 0.5 if now == before else 0.0
+                still = still + 1 if now == before else 0
                 before = now
                 if still >= STILL:
                     box.tell("stuck", why)
