@@ -14,10 +14,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from trainer.errors import brief
 from trainer.folder import RunFolder
 from trainer.tracking import arrival
 from trainer.tracking.mailbox import Answer, Done, Mailbox, Sent, Spec
-from trainer.tracking.sender import Sender, brief, write_into
+from trainer.tracking.sender import Sender, write_into
 
 SECONDS = 600.0  # that sending one run may take
 _OTHER = "a server of your own is named by WANDB_BASE_URL"
@@ -61,8 +62,7 @@ def _sent(folder: RunFolder, spec: Spec, load: Callable[[], Any]) -> Answer:
     sender.close(box.read(Done) or Done())
     found, missing = arrival.wait_for(wandb, spec, sender.sent.id, journal, sender.files, spec.finish_timeout / 20)
     told = [message.text for message in box.messages() if message.kind == "warning"]
-    if not missing and not sender.sent.closed:
-        missing = f"the server did not take everything in {spec.finish_timeout:g} s"
+    missing = missing or sender.lost
     if missing:
         sender.sent.closed = False
         box.write(sender.sent)
@@ -114,6 +114,8 @@ def _looked(wandb: Any, folder: RunFolder) -> dict[str, Any]:
     try:
         found = arrival.there(wandb, spec, sent.id or spec.id) if spec else None
         whole = arrival.complete(found, arrival.kept(folder), box)
+        if whole and spec and sent.mode == "offline" and sent.model:  # `wandb sync` does not tell what failed
+            whole = arrival.has_model(wandb, spec, sent)
     except Exception:  # whatever it is, it will be told when the run is sent
         found, whole = None, False
     return {"complete": whole, "rows": found.rows if found else 0, "url": found.url if found else ""}
