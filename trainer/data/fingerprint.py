@@ -33,7 +33,7 @@ def _sizes(files: Mapping[str, Path]) -> Iterator[bytes]:
         yield f"{name} {files[name].stat().st_size}\n".encode()
 
 
-def _bytes(datasets: Sequence[Any]) -> Iterator[bytes]:
+def _bytes(datasets: Sequence[Any]) -> Iterator[bytes | memoryview]:
     for dataset in datasets:
         tensors: tuple[Tensor, ...] = dataset.tensors
         for tensor in tensors:

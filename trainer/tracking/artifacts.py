@@ -33,11 +33,10 @@ class Artifacts:
     def data(self, run: Any) -> None:
         """Notes what the run is trained on; nothing of it is sent."""
         source, facts = (self.spec.config.get(name) for name in ("data", "run"))
-        known = isinstance(source, dict) and isinstance(facts, dict) and "_target_" in source
-        if not known or self.spec.model_every is None:
+        if self.spec.model_every is None or not isinstance(source, dict) or "_target_" not in source:
             return
         with self._guarded("the data is not noted there"):
-            data = self._data(dict(source), dict(facts))
+            data = self._data(source, facts or {})
             run.log_artifact(data)
             data.wait(PATIENCE)
             run.use_artifact(data)
@@ -64,7 +63,7 @@ class Artifacts:
         return ""
 
     def lost(self) -> str:
-        """After the run was finished online: why the model did not arrive, which wandb tells nobody who does not ask."""
+        """Why the model did not arrive, after the run was finished online; wandb tells it only those who ask."""
         try:
             if self._model is not None:
                 self._model.wait(1)
@@ -138,7 +137,8 @@ def read(folder: RunFolder, checkpoint: Path, spec: Spec, id: str) -> Model:
     lines = [(json.loads(line), line + b"\n") for line in Tail(folder.metrics).lines()]
     lines = [(row, line) for row, line in lines if row["step"] <= step]
     row = lines[-1][0] if lines and lines[-1][0]["step"] == step else {}
-    status = {name: value for name, value in folder.read_status().items() if name in _LASTING}
+    lasting = {name: value for name, value in folder.read_status().items() if name in _LASTING}
+    status = {"state": "interrupted", "wandb_id": id, **lasting}
     place = f"{folder.checkpoints.name}/{checkpoint.name}"
     files = {f"{place}/{path.name}": path for path in sorted(checkpoint.iterdir())}
     files |= {folder.config.name: folder.config} if folder.config.is_file() else {}
@@ -146,7 +146,7 @@ def read(folder: RunFolder, checkpoint: Path, spec: Spec, id: str) -> Model:
         files,
         {
             folder.metrics.name: b"".join(line for _, line in lines),
-            folder.status.name: json.dumps({"state": "interrupted", "wandb_id": id, **status}, indent=1).encode() + b"\n",
+            folder.status.name: json.dumps(status, indent=1).encode() + b"\n",
             f"{folder.checkpoints.name}/{BEST}": f"{checkpoint.name}\n".encode(),
         },
         {

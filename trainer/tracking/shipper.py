@@ -25,6 +25,7 @@ from trainer.folder import RunFolder
 from trainer.records import Outcome, Row
 from trainer.tracking import resend
 from trainer.tracking.base import Plan, Tracker
+from trainer.tracking.download import download
 from trainer.tracking.mailbox import Done, Mailbox, Message, Sent, Spec
 from trainer.tracking.sender import Sender, again_command, sync_command, write_into
 
@@ -49,8 +50,8 @@ class Wandb:
         project, entity, group, tags, notes: as on the website.
         process: `child` is a process of its own; `inline` the training process, which gives `wandb.run` to your code.
         finish_timeout: seconds that the end of a run may wait for wandb; the child goes on sending after that.
-        artifact: the best checkpoint is sent as a model: `end` when the run is over, a time such as `30min` (or seconds)
-            also while training, at most that often; `off` sends neither a model nor what is known of the data.
+        artifact: when the best checkpoint is sent as a model: `end` of the run; a time such as `30min` also while it
+            trains, at most that often; `off` sends none, and nothing about the data.
 
     Raises:
         ValueError: an argument is none of the above.
@@ -264,9 +265,12 @@ class Shipper(Tracker):
 def main(argv: Sequence[str]) -> int:
     """`RUN_FOLDER PID`: follows the run that the process PID trains. `RUN_FOLDER [SECONDS s]`: sends what is there,
     once, within about that time. `--look FILE`: what the server has of the folders that standard input names.
+    `--download NAME RUNS FOLDER WORK`: a model, which shall become FOLDER below RUNS, into the folder WORK.
     """
     if argv and argv[0] == "--look":
         return resend.look(sys.stdin.read().splitlines(), Path(argv[1]), _online)
+    if argv and argv[0] == "--download":
+        return download(argv[1], Path(argv[2]), argv[3], Path(argv[4]), _online)
     if not argv or argv[0].startswith("-"):
         print(__doc__)
         return 2
