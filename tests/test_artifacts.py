@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
-import os
 import re
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -15,25 +13,25 @@ from typing import Any
 
 import pytest
 import torch
+from PIL import Image
+from torch.utils.data import Dataset, TensorDataset
 
 import trainer
 from tests import test_shipper as small
 from tests.small import newest
-from tests.test_sync import sync, told
 from tests.wandb_server import Run, WandbServer
 from trainer import cli
 from trainer.data.base import Data
 from trainer.data.folders import image_folder
 from trainer.folder import RunFolder
-from trainer.records import Outcome
 from trainer.tracking.artifacts import data_name, model_name
-from trainer.tracking.mailbox import Mailbox, Sent, Spec
+from trainer.tracking.mailbox import Answer, Mailbox
 from trainer.tracking.shipper import Wandb
 
 ROOT = Path(__file__).resolve().parents[1]
 WORDS = ["experiment=digits", "model=mlp", "epochs=3", "log_every=20steps", "world.threads=1", "name=r",
-         "early_stopping.monitor=val/loss", "early_stopping.mode=max", "wandb.project=p"]  # fmt: skip  # the best is the worst: that of the first epoch
-BEST = "checkpoints/step-000000045"
+         "early_stopping.monitor=val/loss", "early_stopping.mode=max", "wandb.project=p"]  # fmt: skip
+BEST = "checkpoints/step-000000045"  # with the largest loss: of the first epoch
 
 
 @pytest.fixture(scope="module")
@@ -106,15 +104,13 @@ def test_the_best_checkpoint_is_on_the_website_as_the_run_folder_that_it_was_sav
 
 
 def test_no_copy_of_a_model_stays_on_the_disk(server: WandbServer, trained: RunFolder) -> None:
-    (model,) = artifacts(server, run_of(server, trained), "model")
+    model = artifacts(server, run_of(server, trained), "model")[0]
     sizes = {len(blob) for blob in content(server, model).values() if len(blob) > 1000}
     for place in (trained.wandb, trained.shipper):
         assert not [path for path in place.rglob("*") if path.is_file() and path.stat().st_size in sizes]
 
 
-def test_the_data_is_noted_as_what_the_run_used_and_none_of_it_is_sent(
-    server: WandbServer, trained: RunFolder
-) -> None:
+def test_the_data_is_noted_as_what_the_run_used_and_none_of_it_is_sent(server: WandbServer, trained: RunFolder) -> None:
     run = run_of(server, trained)
     (data,) = artifacts(server, run, "dataset")
     assert (data["name"], data["state"], list(data["files"])) == ("digits", "COMMITTED", ["data.json"])
@@ -134,7 +130,9 @@ def test_a_run_that_goes_on_from_its_model_in_an_empty_folder_ends_with_the_same
     folder = RunFolder(tmp_path / "runs/r")
     said = capsys.readouterr().out
     assert "resumed    at step 45, after 1 epoch\n" in said
-    assert newest(folder.path) == newest(trained.path)
+    (weights, state), (expected, wanted) = newest(folder.path), newest(trained.path)
+    assert weights == expected
+    assert {**state, "journal": None} == {**wanted, "journal": None}  # its length, in which the time stands
     assert timeless(small.journal_of(folder)) == timeless(small.journal_of(trained))
     assert (run.rewinds, len(server.runs), run.overwritten) == ([("_step", 45)], runs, 0)
     assert small.plain(bare(run.history)) == small.journal_of(folder)
@@ -172,7 +170,12 @@ for name in sys.argv[2:]:
 def other(server: WandbServer, model: dict[str, Any], name: str, without: str = "", spoilt: str = "") -> str:
     """The same model under another name, without some files, or with one whose bytes are others; its full name."""
     made = copy.deepcopy(model)
-    made |= {"id": name, "name": name, "files": {k: v for k, v in model["files"].items() if k != without}}
+    made |= {
+        "id": name,
+        "name": name,
+        "aliases": ["best"],
+        "files": {k: v for k, v in model["files"].items() if k != without},
+    }
     made["manifest"]["contents"].pop(without, None)
     server.backend.artifacts[name] = made
     server.backend.blobs[f"manifest/{name}"] = json.dumps(made["manifest"]).encode()
@@ -184,7 +187,7 @@ def other(server: WandbServer, model: dict[str, Any], name: str, without: str = 
 def test_what_is_no_model_of_a_run_is_told_and_leaves_no_folder(
     server: WandbServer, trained: RunFolder, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (model,) = artifacts(server, run_of(server, trained), "model")
+    model = artifacts(server, run_of(server, trained), "model")[0]
     foreign = other(server, model, "foreign", without=f"{BEST}/manifest.json")
     cases = {
         "p/absent:best": (2, "wandb has no artifact p/absent:best for you (artifact membership 'absent:best' not foun"),
@@ -213,7 +216,7 @@ def test_a_name_that_is_none_is_told_with_what_to_type(name: str, capsys: pytest
     assert not Path("runs").exists()
 
 
-# ---------------------------------------------------------------------------------------------- when it is sent, by whom
+# ---------------------------------------------------------------------------------------------------- when it is sent
 
 SEND = """
 import json, shutil, sys
@@ -230,7 +233,8 @@ def run(id, every, mode="online"):
     folder.metrics.write_text("".join(json.dumps({"step": n, "val/loss": 1 / n}) + "\\n" for n in (1, 2, 3)))
     box = Mailbox(folder)
     box.clear()
-    spec = Spec(id, id, "q", mode, str(folder.path), 1, attempt=1, monitor="val/loss", model_every=every, finish_timeout=9)
+    how = dict(attempt=1, monitor="val/loss", model_every=every, finish_timeout=9)
+    spec = Spec(id, id, "q", mode, str(folder.path), 1, **how)
     box.write(spec)
     write_into(spec)
     sender = Sender(wandb, folder, spec, child=False)
@@ -282,13 +286,16 @@ print(sender.sent.dir)
 """
 
 
+AGAIN = "import sys; from trainer.tracking.shipper import main; main(['--look', 'answers']); main(sys.argv[1:])"
+
+
 @pytest.fixture(scope="module")
 def several(server: WandbServer, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """Where five runs without a training lie, and the offline one's files of wandb."""
     path = tmp_path_factory.mktemp("several")
     env = {**server.env(), "PYTHONPATH": str(ROOT)}
-    done = subprocess.run([sys.executable, "-c", SEND], cwd=path, env=env, capture_output=True, text=True, timeout=60)
-    assert done.returncode == 0, done.stderr
+    words = [sys.executable, "-c", SEND]
+    done = subprocess.run(words, cwd=path, env=env, stdout=-1, text=True, timeout=60, check=True)
     return path, Path(done.stdout.split()[-1])
 
 
@@ -300,7 +307,7 @@ def test_while_training_a_better_one_is_sent_if_it_is_time_and_the_same_one_once
     for step, model in ((1, first), (2, second)):  # the first was removed while it was on its way
         assert content(server, model)[f"checkpoints/step-{step:09d}/weights.pt"] == bytes([step]) * 5000
         assert len(content(server, model)["metrics.jsonl"].splitlines()) == model["metadata"]["step"] == step
-    assert not [path for path in (several[0] / "often/wandb").rglob("*") if path.name.startswith("tmp")]
+    assert not [path for path in (several[0] / "often/wandb/data").rglob("*") if path.is_file()]
     (only,) = artifacts(server, server.run("seldom"), "model")
     assert only["metadata"]["step"] == 2
     assert artifacts(server, server.run("off"), "model") == []
@@ -324,11 +331,22 @@ def test_a_model_that_a_sync_of_an_offline_run_lost_without_a_word_is_missed_and
     server.exec([str(wandb), "sync", str(several[1])], capture_output=True)
     run = server.run("away")
     assert (run.state, len(run.history), artifacts(server, run, "model")[0]["state"]) == ("finished", 3, "PENDING")
-    done = sync(server, folder.path)
-    assert "the model did not arrive (" in told(done, folder)
-    assert done.returncode == 1
+
+    def again() -> tuple[bool, Answer]:
+        """Whether the server had everything, and what came of sending it once more."""
+        env = {**server.env(), "PYTHONPATH": str(ROOT)}
+        words = [sys.executable, "-c", AGAIN, str(folder.path)]
+        subprocess.run(words, cwd=several[0], input=str(folder.path), env=env, text=True, timeout=60, check=True)
+        looked = json.loads((several[0] / "answers").read_text().splitlines()[-1])
+        return looked["complete"], Mailbox(folder).read(Answer) or Answer()
+
+    there, answer = again()
+    assert (there, answer.good) == (False, False)
+    assert answer.text.startswith("the model did not arrive (")
+    assert answer.text.endswith("; the server answered 403")
     server.heal()
-    assert told(sync(server, folder.path), folder).startswith("sent: 3 rows")
+    there, answer = again()
+    assert (there, answer.good, answer.rows, answer.text) == (False, True, 3, "")
     model = artifacts(server, run, "model")[-1]
     assert (model["state"], sorted(model["aliases"])) == ("COMMITTED", ["best", "latest", "step-3"])
     assert content(server, model)["checkpoints/step-000000003/weights.pt"] == bytes([3]) * 5000
@@ -347,7 +365,9 @@ def test_when_a_model_is_sent_is_said_by_a_word_or_a_time(artifact: Any, seconds
 
 @pytest.mark.parametrize("artifact", ["never", "2epochs", True, 0, -1, "30", "5%"])
 def test_another_word_is_told_with_what_is_allowed(artifact: Any) -> None:
-    with pytest.raises(ValueError, match=re.escape(f"artifact: {artifact!r} must be end, off, or a time such as 30min")):
+    with pytest.raises(
+        ValueError, match=re.escape(f"artifact: {artifact!r} must be end, off, or a time such as 30min")
+    ):
         Wandb(artifact=artifact)
 
 
@@ -357,3 +377,34 @@ def test_names_hold_only_what_wandb_allows() -> None:
     assert data_name({"_target_": "trainer.data.folders.image_folder", "root": "/d/Cats & dogs"}) == (
         "image_folder-Cats___dogs"
     )
+
+
+# ------------------------------------------------------------------------------------------- what tells data from data
+
+
+def test_data_in_memory_is_told_by_its_values_and_other_data_of_ones_own_not_at_all() -> None:
+    class Own(Dataset[int]):
+        def __len__(self) -> int:
+            return 3
+
+    def told(*tensors: torch.Tensor) -> str:
+        return Data(TensorDataset(*tensors)).fingerprint()
+
+    values = torch.arange(12.0).reshape(4, 3)
+    assert told(values) == told(values.clone()) != told(values + 1)
+    assert len({told(values), told(values.reshape(3, 4)), told(values.double()), told(values, values), ""}) == 5
+    assert told(values.to(torch.bfloat16)) == told(values.to(torch.bfloat16))
+    assert Data(Own()).fingerprint() == Data(TensorDataset(values), Own()).fingerprint() == ""
+
+
+def test_a_folder_is_told_by_the_names_and_sizes_of_its_files_however_it_is_read(tmp_path: Path) -> None:
+    for name in ("cat/1", "cat/2", "dog/1", "dog/2"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        Image.new("RGB", (4, 4), "red").save(tmp_path / f"{name}.png")
+    first = image_folder(str(tmp_path), val_fraction=0.5).fingerprint()
+    assert first == image_folder(str(tmp_path), val_fraction=0.5, cache="never", split_seed=5).fingerprint() != ""
+    with open(tmp_path / "dog/2.png", "ab") as file:
+        file.write(b"more")
+    assert first != image_folder(str(tmp_path), val_fraction=0.5).fingerprint()
+    (tmp_path / "dog/2.png").rename(tmp_path / "dog/3.png")
+    assert first != image_folder(str(tmp_path), val_fraction=0.5).fingerprint()

@@ -253,8 +253,6 @@ def send(job: Job, seconds: float) -> None:
     box = Mailbox(job.folder)
     box.forget(Answer)
     with child(str(job.folder.path), f"{seconds:g}", "s", log=box.log) as process:
-        assert process.stdin is not None
-        process.stdin.close()
         try:
             process.wait(seconds)
         except subprocess.TimeoutExpired:
@@ -284,6 +282,8 @@ def child(*words: str, log: Path | None = None) -> Iterator[subprocess.Popen[byt
     try:
         yield process
     finally:
+        assert process.stdin is not None
+        process.stdin.close()
         if process.poll() is None:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
