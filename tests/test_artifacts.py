@@ -170,12 +170,8 @@ for name in sys.argv[2:]:
 def other(server: WandbServer, model: dict[str, Any], name: str, without: str = "", spoilt: str = "") -> str:
     """The same model under another name, without some files, or with one whose bytes are others; its full name."""
     made = copy.deepcopy(model)
-    made |= {
-        "id": name,
-        "name": name,
-        "aliases": ["best"],
-        "files": {k: v for k, v in model["files"].items() if k != without},
-    }
+    files = {file: size for file, size in model["files"].items() if file != without}
+    made |= {"id": name, "name": name, "aliases": ["best"], "files": files, "metadata": {"run": name}}
     made["manifest"]["contents"].pop(without, None)
     server.backend.artifacts[name] = made
     server.backend.blobs[f"manifest/{name}"] = json.dumps(made["manifest"]).encode()
