@@ -6,7 +6,7 @@ import contextlib
 import json
 import os
 import re
-import shutil
+import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -71,16 +71,16 @@ def full_name(word: str, typed: dict[str, str]) -> str:
 @contextlib.contextmanager
 def _workplace(runs: Path) -> Iterator[Path]:
     """A folder beside the runs that is gone afterwards; where nothing came of it, `runs` too, if it was not there."""
-    work = runs.absolute() / ".download" / str(os.getpid())
+    place = runs.absolute() / ".download"
     try:
-        work.mkdir(parents=True)
-        yield work
+        place.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=place) as work:
+            yield Path(work)
     except OSError as error:
         raise ConfigError(f"runs: cannot write to {runs} ({error.strerror}); use runs=FOLDER") from error
     finally:
-        shutil.rmtree(work, ignore_errors=True)
         with contextlib.suppress(OSError):
-            work.parent.rmdir()
+            place.rmdir()
             runs.rmdir()
 
 
@@ -88,7 +88,7 @@ def _download(name: str, runs: Path, folder: str, work: Path) -> dict[str, Any]:
     heard, size = time.monotonic(), 0
     with child("--download", name, str(runs.absolute()), folder, str(work), log=work / "child.log") as process:
         while process.poll() is None:
-            now = sum(path.stat().st_size for path in _files(work))
+            now = _bytes(work)
             heard, size = (time.monotonic(), now) if now != size else (heard, size)
             if time.monotonic() - heard > SILENCE:
                 raise ConfigError(f"resume: nothing of {name} arrived for {SILENCE:g} s; is there a network?")
@@ -103,10 +103,14 @@ def _download(name: str, runs: Path, folder: str, work: Path) -> dict[str, Any]:
     return answer
 
 
-def _files(work: Path) -> Iterator[Path]:
-    """What is there at this moment; files come and go."""
+def _bytes(work: Path) -> int:
+    """How much is there at this moment; files come and go."""
+    total = 0
     for place, _, names in os.walk(work):
-        yield from (path for name in names if (path := Path(place) / name).is_file())
+        for name in names:
+            with contextlib.suppress(OSError):
+                total += (Path(place) / name).stat().st_size
+    return total
 
 
 def _settle_in(folder: RunFolder, runs: Path, found: dict[str, Any]) -> None:

@@ -51,8 +51,12 @@ class Artifacts:
                 self._log(run, path, best, "mutable")  # retention may remove it while it is on its way
                 self._next = time.monotonic() + self.spec.model_every
 
-    def at_the_end(self, run: Any) -> str:
-        """Sends the best checkpoint, or the last where none is best; returns its digest, which tells contents apart."""
+    def at_the_end(self, run: Any, before: str) -> str:
+        """Sends the best checkpoint, or the last where none is best.
+
+        Args:
+            before: what this returned for the attempt before, if it did: the digest, which tells contents apart.
+        """
         if self.spec.model_every is None:
             return ""
         with self._guarded("the model was not sent"):
@@ -60,6 +64,8 @@ class Artifacts:
             if path is not None:
                 self._model = self._log(run, path, best, "immutable")
                 return str(self._model.digest)
+            if before:
+                raise FileNotFoundError("its checkpoint is gone")
         return ""
 
     def lost(self) -> str:

@@ -110,7 +110,7 @@ class Sender:
         if done.interrupted:
             self._run.mark_preempting()
         begin = time.monotonic()
-        self.sent.model = self._artifacts.at_the_end(self._run) or self.sent.model
+        self.sent.model = self._artifacts.at_the_end(self._run, self.sent.model)
         self._run.finish(exit_code=done.exit_code)
         if self.sent.mode == "online":
             late = time.monotonic() - begin >= self._finish_timeout
