@@ -90,6 +90,8 @@ def test_the_best_checkpoint_is_on_the_website_as_the_run_folder_that_it_was_sav
     rows = small.journal_of(trained)
     assert [json.loads(line) for line in files["metrics.jsonl"].splitlines()] == rows[:3]
     assert sorted(files) == [f"{BEST}/manifest.json", "metrics.jsonl", "status.json"]
+    status = json.loads(files["status.json"])
+    assert (status["state"], status["wandb_id"], "host" in status) == ("interrupted", run.id, False)
     row, status = rows[2], trained.read_status()
     told = {key: value for key, value in row.items() if key not in ("step", "epoch", "time")}
     assert model["metadata"] == {
@@ -229,7 +231,8 @@ def run(id, every, mode="online"):
     folder.metrics.write_text("".join(json.dumps({"step": n, "val/loss": 1 / n}) + "\\n" for n in (1, 2, 3)))
     box = Mailbox(folder)
     box.clear()
-    how = dict(attempt=1, monitor="val/loss", model_every=every, finish_timeout=9)
+    data = {"data": {"_target_": "x.image_folder", "root": f"{id}/cats"}, "run": {"samples": 3, "data": "abc"}}
+    how = dict(config=data, attempt=1, monitor="val/loss", model_every=every, finish_timeout=9)
     spec = Spec(id, id, "q", mode, str(folder.path), 1, **how)
     box.write(spec)
     write_into(spec)
@@ -293,7 +296,8 @@ def several(server: WandbServer, tmp_path_factory: pytest.TempPathFactory) -> tu
     env = {**server.env(), "PYTHONPATH": str(ROOT)}
     words = [sys.executable, "-c", SEND]
     done = subprocess.run(words, cwd=path, env=env, stdout=-1, text=True, timeout=60, check=True)
-    assert server.ops("graphql").count("CreateArtifact") - before == 3 + 1, "often and at its end, seldom at its end"
+    made = server.ops("graphql").count("CreateArtifact") - before
+    assert made == 3 + 1 + 3, "often and at its end, seldom at its end, and the data of three runs"
     return path, Path(done.stdout.split()[-1])
 
 
@@ -309,6 +313,16 @@ def test_while_training_a_better_one_is_sent_if_it_is_time_and_the_same_one_once
     (only,) = artifacts(server, server.run("seldom"), "model")
     assert only["metadata"]["step"] == 2
     assert artifacts(server, server.run("off"), "model") == []
+
+
+def test_the_same_folder_of_data_is_one_version_wherever_it_lies_and_is_only_pointed_at(
+    server: WandbServer, several: tuple[Path, Path]
+) -> None:
+    (first,), (second,) = (artifacts(server, server.run(id), "dataset") for id in ("often", "seldom"))
+    assert (first is second, first["name"], list(first["files"])) == (True, "image_folder-cats", ["data.json"])
+    found = json.loads(server.backend.blobs[f"manifest/{first['id']}"])["contents"]["root"]
+    assert (found["ref"], found["digest"]) == ((several[0] / "often/cats").as_uri(), "abc")
+    assert artifacts(server, server.run("off"), "dataset") == []
 
 
 def test_a_checkpoint_that_goes_away_meanwhile_is_told_and_the_run_arrives_all_the_same(
