@@ -211,6 +211,8 @@ def test_what_is_no_model_of_a_run_is_told_and_leaves_no_folder(
 def test_a_name_that_is_none_is_told_with_what_to_type(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.train([f"resume=wandb:{name}"]) == 2
     assert "names no model; type resume=wandb:ENTITY/PROJECT/NAME:ALIAS" in capsys.readouterr().err
+    assert cli.train(["-m", "resume=wandb:p/m:best", "seed=1,2"]) == 2
+    assert "resume: a model is gone on with by one run, and -m starts a sweep" in capsys.readouterr().err
     assert not Path("runs").exists()
 
 
@@ -415,8 +417,8 @@ def test_a_folder_is_told_by_the_names_and_sizes_of_its_files_however_it_is_read
         Image.new("RGB", (4, 4), "red").save(tmp_path / f"{name}.png")
     first = image_folder(str(tmp_path), val_fraction=0.5).fingerprint()
     assert first == image_folder(str(tmp_path), val_fraction=0.5, cache="never", split_seed=5).fingerprint() != ""
-    with open(tmp_path / "dog/2.png", "ab") as file:
-        file.write(b"more")
-    assert first != image_folder(str(tmp_path), val_fraction=0.5).fingerprint()
     (tmp_path / "dog/2.png").rename(tmp_path / "dog/3.png")
-    assert first != image_folder(str(tmp_path), val_fraction=0.5).fingerprint()
+    renamed = image_folder(str(tmp_path), val_fraction=0.5).fingerprint()
+    with open(tmp_path / "dog/3.png", "ab") as file:
+        file.write(b"more")
+    assert len({first, renamed, image_folder(str(tmp_path), val_fraction=0.5).fingerprint()}) == 3

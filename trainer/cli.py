@@ -135,6 +135,8 @@ def _sweep(overrides: list[str]) -> int:
     from trainer.sweep import Job, job_place, table
     from trainer.tracking.shipper import sync_command
 
+    if any(word.startswith("resume=wandb:") for word in overrides):
+        raise ConfigError("resume: a model is gone on with by one run, and -m starts a sweep; leave out one of the two")
     places = [job_place(cfg, job, _hydra.choices(job)) for job, cfg in check_sweep(overrides)]
     sys.argv[1:] = ["-m", *overrides]  # Hydra does not take it between two overrides
     code = 0
