@@ -48,8 +48,8 @@ class Artifacts:
         with self._guarded("the model was not sent"):
             path, best = kept(self.folder)
             if path is not None and best and path.name != self._sent:
+                self._next = time.monotonic() + self.spec.model_every  # also if it fails
                 self._log(run, path, best, "mutable")  # retention may remove it while it is on its way
-                self._next = time.monotonic() + self.spec.model_every
 
     def at_the_end(self, run: Any, before: str) -> str:
         """Sends the best checkpoint, or the last where none is best.
