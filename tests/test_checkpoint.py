@@ -17,10 +17,10 @@ import pytest
 import torch
 
 from tests.small import Scripted, StopAt, make_trainer, newest, points, recorder_of, weights_of
-from trainer.checkpoint import BEST, FORMAT, MANIFEST, STATE, WEIGHTS, Checkpoint, Checkpoints, read, retained
+from trainer.checkpoint import FORMAT, Checkpoint, Checkpoints, read, retained
 from trainer.data.base import Data
 from trainer.errors import CheckpointError, SaveError, TrainerError
-from trainer.folder import step_name
+from trainer.folder import BEST, MANIFEST, STATE, WEIGHTS, step_name
 
 
 def kept(folder: Path, keep: int = 1) -> Checkpoints:

@@ -21,8 +21,7 @@ import pytest
 
 from tests import faulty
 from tests.faulty import Ended, Training, content, result, train
-from trainer.checkpoint import BEST, MANIFEST, STATE, WEIGHTS
-from trainer.folder import step_name
+from trainer.folder import BEST, MANIFEST, STATE, WEIGHTS, step_name
 
 STOP = {15: partial(faulty.kill, signal.SIGTERM)}
 

@@ -25,7 +25,7 @@ FLOORS = {
     "loop": 3, "rehearsal": 3, "accounts": 3, "capsule": 3, "replay": 3, "resuming": 3, "lr_find": 3,
     "_hydra": 4, "signatures": 4, "scheduling": 4, "consistency": 4, "config": 4, "overrides": 4, "preview": 4,
     "build": 4,
-    "cli": 5, "run": 5, "help": 5, "sweep": 5, "report": 5, "sync": 5,
+    "cli": 5, "run": 5, "help": 5, "sweep": 5, "report": 5, "sync": 5, "fetch": 5,
     "__init__": 5,
 }  # fmt: skip
 

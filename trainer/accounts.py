@@ -64,6 +64,7 @@ def _facts(trainer: Trainer, size: int) -> dict[str, Any]:
         "steps": trainer.steps,
         "samples": trainer.loader.samples,
         "val_samples": len(val) if val is not None else 0,  # type: ignore[arg-type]
+        "data": trainer.data.fingerprint(),
         "device": trainer.world.describe(),
         "python": platform.python_version(),
         "torch": str(torch.__version__),

@@ -25,13 +25,12 @@ from typing import Any
 import torch
 
 from trainer.errors import CheckpointError, SaveError
-from trainer.folder import step_name, write_whole
+from trainer.folder import BEST, MANIFEST, STATE, WEIGHTS, step_name, write_whole
 from trainer.state import State, Stateful, snapshot
 
 log = logging.getLogger("trainer")
 
 FORMAT = 1
-WEIGHTS, STATE, MANIFEST, BEST = "weights.pt", "state.pt", "manifest.json", "best"
 
 
 @dataclass(frozen=True)

@@ -106,12 +106,12 @@ def _single(overrides: list[str]) -> tuple[DictConfig, Place]:
 
 
 def _resumed(path: str, overrides: list[str]) -> tuple[DictConfig, Place]:
-    """The config that a run folder holds, with the words that are typed beside `resume=`."""
+    """The config that a run folder, or a model of wandb's, holds, with the words that are typed beside `resume=`."""
     from trainer import config, run
-    from trainer.folder import RunFolder
+    from trainer.fetch import run_folder
     from trainer.overrides import apply
 
-    folder = RunFolder(path)
+    folder = run_folder(path, overrides)
     if not folder.config.is_file():
         raise ConfigError(
             f"resume: {path!r} is no run folder (it holds no config.yaml); type resume=FOLDER, or never, auto or must"
@@ -135,6 +135,8 @@ def _sweep(overrides: list[str]) -> int:
     from trainer.sweep import Job, job_place, table
     from trainer.tracking.shipper import sync_command
 
+    if any(word.startswith("resume=wandb:") for word in overrides):
+        raise ConfigError("resume: a model is gone on with by one run, and -m starts a sweep; leave out one of the two")
     places = [job_place(cfg, job, _hydra.choices(job)) for job, cfg in check_sweep(overrides)]
     sys.argv[1:] = ["-m", *overrides]  # Hydra does not take it between two overrides
     code = 0

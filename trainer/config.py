@@ -133,6 +133,8 @@ def _scalar(name: str, kind: str, value: Any) -> list[str]:
     if kind == "resume":
         if value is None or value in RESUME_WORDS or (isinstance(value, str) and value and Path(value).is_dir()):
             return []
+        if str(value).startswith("wandb:"):
+            return []
         near = closest(str(value), RESUME_WORDS)
         hint = f"; did you mean {near}?" if near else ""
         return [f"{name}: {value!r} is neither a run's folder nor one of {', '.join(RESUME_WORDS)}{hint}"]

@@ -112,6 +112,12 @@ class SaveError(TrainerError):
     exit_code = 6
 
 
+def brief(error: BaseException) -> str:
+    """An error in one line."""
+    lines = str(error).strip().splitlines()
+    return lines[0][:200] if lines else type(error).__name__
+
+
 def closest(word: str, options: Iterable[str]) -> str | None:
     """The option most like `word`, or None where nothing is near."""
     names = list(options)

@@ -15,6 +15,9 @@ from typing import Any
 
 from trainer.errors import BusyError, ConfigError, TrainerError
 
+WEIGHTS, STATE, MANIFEST = "weights.pt", "state.pt", "manifest.json"  # of a checkpoint
+BEST = "best"  # beside the checkpoints: the name of one
+
 _HELD: set[int] = set()  # descriptors of the locks that this process holds
 
 

@@ -192,6 +192,8 @@ def judged(folder: RunFolder) -> Job:
         return Job(folder, state="failed", text=f"{error}; take that line out")
     if not rows:
         return Job(folder, state="skipped", text="it has no row yet")
+    if box.last_spec() is None and not any(folder.shipper.glob("spec*.json")):
+        return Job(folder, rows, "skipped", "it was not meant for wandb since it was downloaded from there")
     if box.last_spec() is None:
         return Job(folder, rows, "failed", f"{shown(folder.shipper)}/spec.json cannot be read; trainer resume={folder}")
     return Job(folder, rows)
@@ -227,13 +229,13 @@ def look(jobs: Sequence[Job]) -> dict[str, dict[str, Any]]:
         ConfigError: there is no login. TrainerError: there is no server.
     """
     found: dict[str, dict[str, Any]] = {}
-    with tempfile.TemporaryDirectory() as path, _child("--look", f"{path}/answers") as child:
-        assert child.stdin is not None
-        child.stdin.write("\n".join(str(job.folder.path) for job in jobs).encode())
-        child.stdin.close()
+    with tempfile.TemporaryDirectory() as path, child("--look", f"{path}/answers") as process:
+        assert process.stdin is not None
+        process.stdin.write("\n".join(str(job.folder.path) for job in jobs).encode())
+        process.stdin.close()
         answers, heard = Tail(Path(path) / "answers"), time.monotonic()
         while time.monotonic() - heard < LOOKING:
-            over = child.poll() is not None
+            over = process.poll() is not None
             for answer in map(json.loads, answers.lines()):
                 heard = time.monotonic()
                 if problem := answer.get("problem"):
@@ -250,17 +252,15 @@ def send(job: Job, seconds: float) -> None:
     """Sends one run in a process of its own, which has that many seconds."""
     box = Mailbox(job.folder)
     box.forget(Answer)
-    with _child(str(job.folder.path), f"{seconds:g}", "s", log=box.log) as child:
-        assert child.stdin is not None
-        child.stdin.close()
+    with child(str(job.folder.path), f"{seconds:g}", "s", log=box.log) as process:
         try:
-            child.wait(seconds)
+            process.wait(seconds)
         except subprocess.TimeoutExpired:
             job.state, job.text = "failed", f"not done after {seconds:g} s; --timeout SECONDS gives it more"
             return
     answer = box.read(Answer)
     if answer is None:
-        job.state, job.text = "failed", f"its process ended with code {child.returncode}; see {shown(box.log)}"
+        job.state, job.text = "failed", f"its process ended with code {process.returncode}; see {shown(box.log)}"
         return
     job.state, job.text, job.url = "sent" if answer.good else "failed", answer.text, answer.url
     if answer.good:
@@ -268,10 +268,10 @@ def send(job: Job, seconds: float) -> None:
 
 
 @contextlib.contextmanager
-def _child(*words: str, log: Path | None = None) -> Iterator[subprocess.Popen[bytes]]:
+def child(*words: str, log: Path | None = None) -> Iterator[subprocess.Popen[bytes]]:
     """The process that owns wandb; it does not outlive this."""
     with open(log or os.devnull, "ab") as errors:
-        child = subprocess.Popen(
+        process = subprocess.Popen(
             [sys.executable, "-m", "trainer.tracking.shipper", *words],
             env={**os.environ, "PYTHONPATH": python_path()},
             stdin=subprocess.PIPE,
@@ -280,9 +280,11 @@ def _child(*words: str, log: Path | None = None) -> Iterator[subprocess.Popen[by
             start_new_session=True,  # Ctrl-C is for this program, which then ends it
         )
     try:
-        yield child
+        yield process
     finally:
-        if child.poll() is None:
+        assert process.stdin is not None
+        process.stdin.close()
+        if process.poll() is None:
             with contextlib.suppress(ProcessLookupError):
-                os.killpg(child.pid, signal.SIGKILL)
-            child.wait()
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()

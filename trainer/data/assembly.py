@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -137,7 +138,13 @@ def assemble(
         num_workers=settings.num_workers,
         summary=", ".join(told),
         names=[sample.name for sample in [*train, *val]],
+        files=_files([*train, *val]),
     )
+
+
+def _files(samples: Sequence[Sample]) -> dict[str, Path]:
+    masks = {f"mask of {sample.name}": sample.mask for sample in samples if sample.mask is not None}
+    return {sample.name: sample.image for sample in samples} | masks
 
 
 def _picture_facts(preprocess: Preprocess) -> dict[str, Any]:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch.utils.data import Dataset
 
+from trainer.data.fingerprint import fingerprint
 from trainer.errors import CheckpointError, ConfigError
 from trainer.state import State
 
@@ -39,6 +41,7 @@ class Data:
         summary: the data in words, for the plan that is shown before training.
         names: what the samples are called; their digest tells on resume whether the data is still the same.
         collate: makes a batch of samples; torch's default if None.
+        files: what the data is made of, by name; their sizes and names tell it from other data.
     """
 
     train: Dataset[Any]
@@ -48,6 +51,11 @@ class Data:
     summary: str = ""
     names: Sequence[str] = ()
     collate: Callable[[list[Any]], Any] | None = None
+    files: Mapping[str, Path] = field(default_factory=dict)
+
+    def fingerprint(self) -> str:
+        """What tells this data from other data, without reading much of it; empty where that is not known."""
+        return fingerprint(self.files, [part for part in (self.train, self.val) if part is not None])
 
     def plain_facts(self) -> dict[str, Any]:
         """The facts as plain values, kept beside the weights, so that a model can be built where the data is not."""

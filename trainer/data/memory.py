@@ -37,6 +37,10 @@ class Memory(Dataset[tuple[Tensor, Tensor]]):
         self.preprocess = preprocess
         self.augment = augment or None
 
+    @property
+    def tensors(self) -> tuple[Tensor, Tensor]:
+        return self.images, self.targets
+
     def __len__(self) -> int:
         return len(self.images)
 

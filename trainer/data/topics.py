@@ -65,6 +65,7 @@ class Windows(Dataset[tuple[Tensor, Tensor]]):
     def __init__(self, text: Tensor, context: int, symbols: str, shift: bool = False, first: int = 0) -> None:
         self.text, self.context, self.symbols, self.shift = text, context, symbols, shift
         self.names = [f"character {first + i * context}" for i in range(len(self))]
+        self.tensors = (text,)
         self._offsets = torch.arange(context)
 
     def __len__(self) -> int:

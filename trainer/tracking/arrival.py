@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from trainer.folder import RunFolder
+from trainer.tracking.artifacts import model_name
 from trainer.tracking.mailbox import Done, Mailbox, Sent, Spec, Tail
 
 INIT_TIMEOUT = 15.0  # seconds unless WANDB_INIT_TIMEOUT says otherwise; wandb gives up after about twice that
@@ -100,6 +101,16 @@ def complete(found: There | None, journal: Kept, box: Mailbox) -> bool:
         return False  # not closed: rows may be there, and pictures not
     over = found.state == "finished" if done is not None and done.exit_code == 0 else found.state != "running"
     return over and (found.rows, found.last) == (len(journal.steps), journal.last)
+
+
+def has_model(wandb: Any, spec: Spec, sent: Sent) -> bool:
+    """Whether the server has the model that was handed to wandb."""
+    name = "/".join(filter(None, (spec.entity, spec.project, f"{model_name(sent.id or spec.id)}:latest")))
+    try:
+        found = wandb.Api(timeout=math.ceil(init_timeout())).artifact(name)
+    except (wandb.errors.CommError, ValueError):
+        return False
+    return (found.state, found.digest) == ("COMMITTED", sent.model)
 
 
 def wait_for(wandb: Any, spec: Spec, id: str, journal: Kept, files: Path, patience: float) -> tuple[There | None, str]:

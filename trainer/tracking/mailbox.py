@@ -31,6 +31,7 @@ class Spec:
         start: the step that it starts from, or that of an earlier one that wandb never saw if that is less; rows that
             were sent before and come later than that do not count any more.
         monitor, direction: the metric that decides what is best, and `min` or `max`.
+        model_every: seconds between two models while training, 0 for the end alone, None for no artifacts at all.
     """
 
     id: str
@@ -49,6 +50,7 @@ class Spec:
     monitor: str = ""
     direction: str = "min"
     finish_timeout: float = 60.0
+    model_every: float | None = 0.0
 
 
 @dataclass(frozen=True)
@@ -71,6 +73,7 @@ class Sent:
         offset, step: what was handed to wandb of metrics.jsonl.
         base: the server holds all rows up to this step for certain; None if it does not know the run.
         closed: wandb has taken everything, and the run is finished there (or, offline, complete on disk).
+        model: the digest of the newest model that was handed to wandb; empty without one.
     """
 
     attempt: int = 0
@@ -81,6 +84,7 @@ class Sent:
     step: int = 0
     base: int | None = None
     closed: bool = False
+    model: str = ""
 
 
 @dataclass(frozen=True)

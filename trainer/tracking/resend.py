@@ -10,10 +10,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from trainer.errors import brief
 from trainer.folder import RunFolder
 from trainer.tracking import arrival
 from trainer.tracking.mailbox import Answer, Done, Mailbox, Sent, Spec
-from trainer.tracking.sender import Sender, brief, write_into
+from trainer.tracking.sender import Sender, write_into
 
 SECONDS = 600.0  # that sending one run may take
 _OTHER = "a server of your own is named by WANDB_BASE_URL"
@@ -57,8 +58,7 @@ def _sent(folder: RunFolder, spec: Spec, load: Callable[[], Any]) -> Answer:
     sender.close(box.read(Done) or Done())
     found, missing = arrival.wait_for(wandb, spec, sender.sent.id, journal, sender.files, spec.finish_timeout / 20)
     told = [message.text for message in box.messages() if message.kind == "warning"]
-    if not missing and not sender.sent.closed:
-        missing = f"the server did not take everything in {spec.finish_timeout:g} s"
+    missing = missing or sender.lost
     if missing:
         sender.sent.closed = False
         box.write(sender.sent)
@@ -86,22 +86,27 @@ def look(folders: Sequence[str], answers: Path, load: Callable[[], Any]) -> int:
             file.write(json.dumps(found) + "\n")
 
     wandb = load()
-    server = str(wandb.setup().settings.base_url)
-    if why := arrival.unreachable(server):
-        tell(problem=f"{server} cannot be reached: {why}; is there a network? ({_OTHER})", exit_code=1)
-        return 1
-    try:
-        if not wandb.login(prompt=False, verify=False):
-            tell(problem=f"no login for {server}; type wandb login, or set WANDB_API_KEY ({_OTHER})", exit_code=2)
-            return 2
-        wandb.Api(timeout=math.ceil(arrival.init_timeout()))
-    except (wandb.Error, ValueError) as error:
-        tell(problem=f"{brief(error)}; type wandb login --relogin, or set WANDB_API_KEY ({_OTHER})", exit_code=2)
-        return 2
-    tell(server=server)
+    if found := unanswered(wandb):
+        tell(problem=found[0], exit_code=found[1])
+        return found[1]
+    tell(server=str(wandb.setup().settings.base_url))
     for path in folders:
         tell(folder=path, **_looked(wandb, RunFolder(path)))
     return 0
+
+
+def unanswered(wandb: Any) -> tuple[str, int] | None:
+    """Why the server cannot be asked, and the exit code: there is no server (1), or no login (2); None if it can."""
+    server = str(wandb.setup().settings.base_url)
+    if why := arrival.unreachable(server):
+        return f"{server} cannot be reached: {why}; is there a network? ({_OTHER})", 1
+    try:
+        if not wandb.login(prompt=False, verify=False):
+            return f"no login for {server}; type wandb login, or set WANDB_API_KEY ({_OTHER})", 2
+        wandb.Api(timeout=math.ceil(arrival.init_timeout()))
+    except (wandb.Error, ValueError) as error:
+        return f"{brief(error)}; type wandb login --relogin, or set WANDB_API_KEY ({_OTHER})", 2
+    return None
 
 
 def _looked(wandb: Any, folder: RunFolder) -> dict[str, Any]:
@@ -110,6 +115,8 @@ def _looked(wandb: Any, folder: RunFolder) -> dict[str, Any]:
     try:
         found = arrival.there(wandb, spec, sent.id or spec.id) if spec else None
         whole = arrival.complete(found, arrival.kept(folder), box)
+        if whole and spec and sent.mode == "offline" and sent.model:  # `wandb sync` does not tell what failed
+            whole = arrival.has_model(wandb, spec, sent)
     except Exception:  # whatever it is, it will be told when the run is sent
         found, whole = None, False
     return {"complete": whole, "rows": found.rows if found else 0, "url": found.url if found else ""}

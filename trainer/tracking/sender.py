@@ -12,9 +12,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from trainer.errors import brief
 from trainer.folder import RunFolder
 from trainer.records import Panel, Row
 from trainer.tracking.arrival import init_timeout, kept, there, unreachable, wait_for
+from trainer.tracking.artifacts import Artifacts
 from trainer.tracking.ear import Ear, patient
 from trainer.tracking.journal import speeds
 from trainer.tracking.mailbox import Done, Mailbox, Sent, Spec, Tail
@@ -46,6 +48,8 @@ class Sender:
         self._journal, self._speed = Tail(folder.metrics), Tail(folder.speed)
         self._speeds: dict[int, dict[str, float]] = {}  # by the step of the row that they go with
         self._best = Best(spec.monitor, spec.direction)
+        self._artifacts = Artifacts(wandb, folder, spec)
+        self.lost = ""  # what the server did not take, once the run is finished there
         self._after = 0  # rows up to this step are there already
         self._drawn = False  # whether the curve of the learning rate is there
         self._begun = _begun(folder) if again else None
@@ -79,6 +83,7 @@ class Sender:
         set_aside(self._wandb_folder, self._run.id, but=Path(self._run.sync_dir))
         if mode == "online":
             self.box.tell("url", self._run.url)
+            self._artifacts.data(self._run)
 
     def pump(self) -> None:
         """Sends what is new in the journal, a row at a time, and in the log."""
@@ -96,6 +101,8 @@ class Sender:
             self.box.write(self.sent)
         for text in self._log.lines() if self._log else []:
             print(text.decode(errors="replace"))  # wandb keeps what this process prints as the run's log
+        if self.sent.mode == "online":
+            self._artifacts.while_training(self._run)
 
     def close(self, done: Done) -> None:
         """Finishes the run; tells if the server did not take everything in time."""
@@ -104,10 +111,17 @@ class Sender:
         if done.interrupted:
             self._run.mark_preempting()
         self._ear.closed = True
+        begin = time.monotonic()
+        self.sent.model = self._artifacts.at_the_end(self._run, self.sent.model)
         with patient(self._run, self.box):
             self._run.finish(exit_code=done.exit_code)
-        if self.sent.mode == "online" and not self.again and (missing := self._missing()):
-            self.box.tell("warning", f"{missing}; later: {again_command(self.folder)}")
+        if self.sent.mode == "online":
+            late = time.monotonic() - begin >= self._finish_timeout
+            self.lost = "the server did not take everything in time" if late else self._missing()
+        if self.lost:
+            self.box.write(self.sent)
+            if not self.again:
+                self.box.tell("warning", f"{self.lost}; later: {again_command(self.folder)}")
             return
         self.sent.closed = True
         self.sent.base = self.sent.step if self.sent.mode == "online" else self.sent.base
@@ -116,6 +130,9 @@ class Sender:
 
     def _missing(self) -> str:
         """What has not arrived, in words: wandb ends a run without a word when the server refuses its pictures."""
+        lost = self._artifacts.lost()
+        if lost or self.again:  # who sends a run again asks for the rest
+            return lost
         try:
             return wait_for(self._wandb, self.spec, self.sent.id, kept(self.folder), self.files, patience=3.0)[1]
         except (self._wandb.Error, OSError, ValueError) as error:
@@ -330,9 +347,3 @@ def _begun(folder: RunFolder) -> float | None:
         return folder.metrics.stat().st_mtime - kept(folder).seconds
     except (OSError, ValueError):
         return None
-
-
-def brief(error: BaseException) -> str:
-    """An error in one line."""
-    lines = str(error).strip().splitlines()
-    return lines[0][:200] if lines else type(error).__name__

@@ -19,12 +19,15 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from trainer.durations import Duration
+from trainer.errors import ConfigError, brief
 from trainer.folder import RunFolder
 from trainer.records import Outcome, Row
 from trainer.tracking import resend
 from trainer.tracking.base import Plan, Tracker
+from trainer.tracking.download import download
 from trainer.tracking.mailbox import Done, Mailbox, Message, Sent, Spec
-from trainer.tracking.sender import Sender, again_command, brief, sync_command, write_into
+from trainer.tracking.sender import Sender, again_command, sync_command, write_into
 
 __all__ = ["Shipper", "Wandb", "sync_command"]
 
@@ -48,6 +51,8 @@ class Wandb:
         project, entity, group, tags, notes: as on the website.
         process: `child` is a process of its own; `inline` the training process, which gives `wandb.run` to your code.
         finish_timeout: seconds that the end of a run may wait for wandb; the child goes on sending after that.
+        artifact: when the best checkpoint is sent as a model: `end` of the run; a time such as `30min` also while it
+            trains, at most that often; `off` sends none, and nothing about the data.
 
     Raises:
         ValueError: an argument is none of the above.
@@ -61,6 +66,7 @@ class Wandb:
     notes: str | None = None
     process: Literal["child", "inline"] = "child"
     finish_timeout: float = 60.0
+    artifact: str | float | bool = "end"
 
     def __post_init__(self) -> None:
         if self.mode not in ("auto", "online", "offline", "disabled"):
@@ -69,11 +75,27 @@ class Wandb:
             raise ValueError(f"process: {self.process!r} must be child or inline")
         if not self.finish_timeout > 0:
             raise ValueError(f"finish_timeout: {self.finish_timeout} must be more than 0 (seconds)")
+        _ = self.model_every
         if not 0 < len(self.project) <= 128 or (found := re.search(r"[/\\#?%:]", self.project)):
             why = f"holds {found[0]!r}" if self.project and len(self.project) <= 128 and found else "has a wrong length"
             raise ValueError(f"project: {self.project!r} {why}; 1 to 128 characters, none of / \\ # ? % :")
         if wrong := [tag for tag in self.tags if not 0 < len(tag) <= 64]:
             raise ValueError(f"tags: {wrong[0]!r} must have 1 to 64 characters")
+
+    @property
+    def model_every(self) -> float | None:
+        """Seconds between two models while training, 0 for the end alone, None for no artifacts."""
+        if self.artifact == "end":
+            return 0.0
+        if self.artifact == "off" or self.artifact is False:  # as YAML reads a bare off
+            return None
+        try:
+            every = Duration.parse(self.artifact if isinstance(self.artifact, str) else f"{self.artifact}s")
+        except ConfigError:
+            every = None
+        if every is None or every.unit != "seconds":
+            raise ValueError(f"artifact: {self.artifact!r} must be end, off, or a time such as 30min")
+        return every.amount
 
     @property
     def disabled(self) -> bool:
@@ -122,6 +144,7 @@ class Shipper(Tracker):
             notes=settings.notes,
             config=dict(config or {}),
             finish_timeout=settings.finish_timeout,
+            model_every=settings.model_every,
         )
 
     def launch(self) -> None:
@@ -266,9 +289,12 @@ class Shipper(Tracker):
 def main(argv: Sequence[str]) -> int:
     """`RUN_FOLDER PID`: follows the run that the process PID trains. `RUN_FOLDER [SECONDS s]`: sends what is there,
     once, within about that time. `--look FILE`: what the server has of the folders that standard input names.
+    `--download NAME RUNS FOLDER WORK`: a model, which shall become FOLDER below RUNS, into the folder WORK.
     """
     if argv and argv[0] == "--look":
         return resend.look(sys.stdin.read().splitlines(), Path(argv[1]), _online)
+    if argv and argv[0] == "--download":
+        return download(argv[1], Path(argv[2]), argv[3], Path(argv[4]), _online)
     if not argv or argv[0].startswith("-"):
         print(__doc__)
         return 2
