@@ -34,13 +34,14 @@ def test_what_matters_is_told_once_and_the_rest_is_not(box: Mailbox) -> None:
     for _ in range(3):
         heard.info('wandb: 500 encountered ({"error": "x"}), retrying request')
         heard.info("wandb: Syncing run r")
-        heard.warning("\x1b[33mwandb\x1b[0m: \x1b[33mWARNING\x1b[0m Sizes differ")
+        heard.warning("wandb: WARNING Artifact x already exists with the same content.")
+        heard.error("\x1b[33mwandb\x1b[0m: \x1b[33mERROR\x1b[0m Something broke")
     heard.warning("wandb: WARNING Fatal error while uploading data. Some run data will not be synced")
     heard.closed = True
     heard.warning("wandb: WARNING Timed out finishing run.")
     assert texts(box) == [
         ("warning", "the server answers 500; training goes on"),
-        ("warning", "Sizes differ"),
+        ("warning", "Something broke"),
         ("warning", "the server refuses the rest of this run, which stays in the folder; later: trainer-sync r"),
     ]
 

@@ -34,10 +34,9 @@ class Ear:
     def warning(self, text: str) -> None:
         if "Fatal error while uploading" in text:
             self._tell(f"the server refuses the rest of this run, which stays in the folder; later: {self.later}")
-        else:
-            self._tell(re.sub(r"^wandb: (WARNING|ERROR) ", "", _COLOURS.sub("", text)))
 
-    error = warning
+    def error(self, text: str) -> None:
+        self._tell(re.sub(r"^wandb: ERROR ", "", _COLOURS.sub("", text)))
 
     def _tell(self, text: str) -> None:
         if not self.closed and text not in self._told:

@@ -8,6 +8,7 @@ import math
 import os
 import secrets
 import shlex
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
