@@ -49,6 +49,7 @@ class Spec:
     monitor: str = ""
     direction: str = "min"
     finish_timeout: float = 60.0
+    side_by_side: bool = False
 
 
 @dataclass(frozen=True)

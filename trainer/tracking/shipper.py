@@ -47,6 +47,7 @@ class Wandb:
         project, entity, group, tags, notes: as on the website.
         process: `child` is a process of its own; `inline` the training process, which gives `wandb.run` to your code.
         finish_timeout: seconds that the end of a run may wait for wandb; the child goes on sending after that.
+        side_by_side: pictures with masks are also sent as plain ones, picture and masks in a row.
 
     Raises:
         ValueError: an argument is none of the above.
@@ -60,6 +61,7 @@ class Wandb:
     notes: str | None = None
     process: Literal["child", "inline"] = "child"
     finish_timeout: float = 60.0
+    side_by_side: bool = False
 
     def __post_init__(self) -> None:
         if self.mode not in ("auto", "online", "offline", "disabled"):
@@ -120,7 +122,13 @@ class Shipper(Tracker):
             notes=settings.notes,
             config=dict(config or {}),
             finish_timeout=settings.finish_timeout,
+            side_by_side=settings.side_by_side,
         )
+
+    @property
+    def apart(self) -> bool:
+        """Whether a process of its own sends the run."""
+        return not self.settings.disabled and self.settings.process == "child"
 
     def launch(self) -> None:
         """Starts the process at once, so that it imports wandb while the training process imports torch."""
