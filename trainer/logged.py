@@ -81,9 +81,8 @@ class Logged:
 
 
 def _own(name: str) -> str:
-    return (
-        f"trainer.log: {name} is logged by the framework itself; take another name, such as mine/{name.split('/')[-1]}"
-    )
+    other = f"mine/{name.rpartition('/')[2].lstrip('_')}"
+    return f"trainer.log: {name} is a name of the framework's own; take another one, such as {other}"
 
 
 def _value(name: str, value: Any) -> Any:

@@ -8,8 +8,17 @@ from typing import Any
 from trainer.folder import RunFolder
 from trainer.records import Panel
 from trainer.tracking.journal import by_step
-from trainer.tracking.mailbox import Tail
+from trainer.tracking.mailbox import Mailbox, Tail
 from trainer.tracking.panels import side_by_side
+
+
+def send_code(wandb: Any, folder: RunFolder, run: Any) -> None:
+    """The code that the hook `code` has kept, as an artifact of that kind; the same code is the same version."""
+    name = wandb.util.make_artifact_name_safe(f"source-{run.project}")
+    try:
+        run.log_code(str(folder.code), name, include_fn=lambda path: True)
+    except (wandb.Error, OSError, ValueError) as error:
+        Mailbox(folder).tell("warning", f"the code of the run could not be sent: {error}")
 
 
 class Beside:
@@ -30,8 +39,7 @@ class Beside:
         self._histograms |= by_step(self._tail.lines())
         if not self._coded and self._folder.code.is_dir():
             self._coded = True
-            name = self._wandb.util.make_artifact_name_safe(f"source-{run.project}")
-            run.log_code(str(self._folder.code), name, include_fn=lambda path: True)
+            send_code(self._wandb, self._folder, run)
 
     def histograms(self, step: int) -> dict[str, Any]:
         found = self._histograms.pop(step, {})

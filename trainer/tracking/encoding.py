@@ -78,10 +78,10 @@ def _raw(folder: Path) -> Path:
 def _alone(raw: Path, work: Callable[[BinaryIO], None]) -> None:
     """Does that with the file, and removes it. The lock of a process that was killed is void: the next one does it."""
     try:
-        file = open(raw, "rb")
+        number = os.open(raw, os.O_RDONLY)
     except FileNotFoundError:
         return
-    with file:
+    with open(number, "rb") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         if not os.fstat(file.fileno()).st_nlink:
             return  # it was done meanwhile
@@ -98,4 +98,4 @@ def _read(file: BinaryIO) -> list[Panel]:
         facts = json.loads(file.readline())
         return [panel_of(entry, np.load(file), {name: np.load(file) for name in entry["masks"]}) for entry in facts]
     except (ValueError, EOFError, KeyError, TypeError) as error:
-        raise ValueError(f"the pictures that waited in {file.name} are damaged: {error}") from error
+        raise ValueError(f"what waited to be encoded is damaged: {error}") from error
