@@ -106,3 +106,6 @@ class Hooks(Hook):
     def on_fit_end(self, trainer: Trainer, outcome: Outcome) -> None:
         for hook in self.hooks.values():
             hook.on_fit_end(trainer, outcome)
+        if outcome.state == "finished" and (late := trainer.history.logged.late()):
+            where = "log in on_evaluation, where trainer.state says whether it is the last one"
+            log.warning("trainer.log: %s came after the last row and is not kept; %s", ", ".join(late), where)

@@ -69,7 +69,7 @@ class Logged:
                 shown[row["step"]] = [*ours, *panels], histograms
         return shown
 
-    def left(self) -> list[str]:
+    def late(self) -> list[str]:
         """The names of what no row has taken."""
         return list(self._next)
 
