@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.small import Regression, StopAt, make_trainer, network, points, sgd, timeless, weights_of
+from tests.small import Regression, StopAt, make_trainer, network, points, recorder_of, sgd, timeless, weights_of
 from trainer.errors import ConfigError
 from trainer.folder import RunFolder
 from trainer.hooks import Hook
@@ -159,6 +160,19 @@ def test_what_comes_after_the_last_row_is_told(caplog: pytest.LogCaptureFixture)
     with caplog.at_level(logging.WARNING, logger="trainer"):
         make_trainer(hooks=[Late()], epochs=1).fit()
     assert "test/loss came after the last row and is not kept; log in on_evaluation" in caplog.text
+
+
+def test_the_hook_that_the_page_shows_logs_what_it_says() -> None:
+    page = (Path(__file__).parents[1] / "docs/tracking.md").read_text("utf-8")
+    (code,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    names: dict[str, Any] = {}
+    exec(code, names)
+    assert "_target_: my_hooks.Logits" in page
+    plain, shown = make_trainer(epochs=1), make_trainer(epochs=1, hooks=[names["Logits"]()])
+    plain.fit()
+    shown.fit()
+    assert weights_of(shown.model) == weights_of(plain.model)
+    assert set(recorder_of(shown).got[-1]) - set(recorder_of(plain).got[-1]) == {"mine/largest"}
 
 
 def test_a_histogram_is_of_finite_values_and_has_counts_between_edges() -> None:
