@@ -51,7 +51,12 @@ class Own(Trainer):
         step = self.progress.step
         self.log({"own/step": np.int64(step), f"own/at_{step}": torch.tensor([step])})
         if step % 4 == 1:
-            self.log({"own/weights": Histogram([step, 1], [0.0, 0.5, 1.0]), "own/shown": [picture(step), picture(2)]})
+            self.log(
+                {
+                    "own/weights": Histogram(np.array([step, 1]), np.linspace(0, 1, 3)),
+                    "own/shown": [picture(step), picture(2)],
+                }
+            )
 
 
 def own(folder: Path, task: Regression) -> Own:

@@ -76,7 +76,8 @@ class History:
         rows = [*self._rows, *self.logged.by_step.values()]
         waiting = [(row, key) for row in rows for key, value in row.items() if isinstance(value, torch.Tensor)]
         if waiting:
-            read = torch.stack([row[key].float() for row, key in waiting]).tolist()
+            device = waiting[0][0][waiting[0][1]].device  # a user's value may be on another one
+            read = torch.stack([row[key].float().to(device) for row, key in waiting]).tolist()
             for (row, key), value in zip(waiting, read, strict=True):
                 row[key] = value
 

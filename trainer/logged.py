@@ -113,20 +113,20 @@ def _value(name: str, value: Any) -> Any:
 def _packed(value: Any) -> Any:
     """As what a checkpoint may hold."""
     if isinstance(value, Panel | Histogram):
-        return {"kind": type(value).__name__, **{f.name: _packed(getattr(value, f.name)) for f in fields(value)}}
+        return {"_kind": type(value).__name__, **{f.name: _packed(getattr(value, f.name)) for f in fields(value)}}
     if isinstance(value, dict):
         return {name: _packed(one) for name, one in value.items()}
     if isinstance(value, list):
         return [_packed(one) for one in value]
     if isinstance(value, torch.Tensor):
-        return float(value)
+        return value if value.ndim else float(value)
     return torch.from_numpy(value.copy()) if isinstance(value, np.ndarray) else value
 
 
 def _unpacked(value: Any) -> Any:
     if isinstance(value, dict):
         found = {name: _unpacked(one) for name, one in value.items()}
-        return _KINDS[found.pop("kind")](**found) if "kind" in found else found
+        return _KINDS[found.pop("_kind")](**found) if "_kind" in found else found
     if isinstance(value, list):
         return [_unpacked(one) for one in value]
     return value.numpy() if isinstance(value, torch.Tensor) else value

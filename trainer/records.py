@@ -69,6 +69,8 @@ class Histogram:
     edges: Sequence[float]
 
     def __post_init__(self) -> None:
+        for name in ("counts", "edges"):  # plain numbers, also of arrays
+            object.__setattr__(self, name, np.asarray(getattr(self, name)).tolist())
         if not 1 <= len(self.counts) <= 512 or len(self.edges) != len(self.counts) + 1:
             given = f"{len(self.counts)} counts and {len(self.edges)} edges"
             raise ValueError(f"histogram: {given}; 1 to 512 counts are needed, and one edge more")

@@ -34,9 +34,9 @@ class Beside:
         self._histograms: dict[int, dict[str, Any]] = {}  # by the step of the row that they go with
         self._coded = False
 
-    def look(self, run: Any) -> None:
-        """Reads what is new, after the journal was read: then it holds all that goes with its rows."""
-        self._histograms |= by_step(self._tail.lines())
+    def look(self, run: Any, after: int) -> None:
+        """Reads what is new and comes after that step; asked after the journal was read, it has all of its rows."""
+        self._histograms |= {step: found for step, found in by_step(self._tail.lines()).items() if step > after}
         if not self._coded and self._folder.code.is_dir():
             self._coded = True
             send_code(self._wandb, self._folder, run)

@@ -178,10 +178,15 @@ def by_step(lines: Iterable[bytes]) -> dict[int, dict[str, Any]]:
 
 def _cut_steps(path: Path, start: int) -> None:
     """Cuts off what a file holds of steps that will be done again."""
-    if path.exists():
-        known = by_step(path.read_bytes().splitlines())
-        kept = (_line({"step": step, **values}) for step, values in known.items() if step <= start)
-        path.write_bytes(b"".join(kept))
+    if not path.exists():
+        return
+    text = path.read_bytes()
+    whole = text[: text.rfind(b"\n") + 1].splitlines(keepends=True)
+    kept = b"".join(line for line in whole if any(step <= start for step in by_step([line])))
+    if kept != text:
+        temporary = path.with_name(f".{path.name}.tmp")
+        temporary.write_bytes(kept)
+        temporary.replace(path)
 
 
 def _step_of(folder: Path) -> int:

@@ -87,7 +87,7 @@ class Sender:
         before = self._journal.offset
         lines = list(self._journal.lines())
         self._speeds |= by_step(self._speed.lines())
-        self._more.look(self._run)
+        self._more.look(self._run, self._after)
         for line in lines:
             row = json.loads(line)
             if row["step"] > self._after:
