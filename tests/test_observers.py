@@ -77,11 +77,11 @@ def test_without_a_gpu_the_device_hook_says_so_once(tmp_path: Path, caplog: pyte
 
 
 def tree(path: Path) -> None:
-    for name in ("model.py", "lib/net.py", ".env", ".hidden.py", ".venv/x.py", "venv/y.py", "notes.txt", "runs/z.py",
+    for name in ("model.py", "lib/net.py", ".env", ".hidden.py", ".venv/x.py", "py311/y.py", "notes.txt", "runs/z.py",
                  "out/run-1/code/old.py", "big.py"):  # fmt: skip
         (path / name).parent.mkdir(parents=True, exist_ok=True)
         (path / name).write_text(name)
-    (path / "venv/pyvenv.cfg").touch()
+    (path / "py311/pyvenv.cfg").touch()
     (path / "out/run-1/metrics.jsonl").touch()
 
 
@@ -94,7 +94,7 @@ def test_the_code_is_kept_without_secrets_environments_and_runs(
     git: bool, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     tree(tmp_path)
-    (tmp_path / ".gitignore").write_text("venv\nbig.py\nruns\n")
+    (tmp_path / ".gitignore").write_text("py311\nbig.py\nruns\n")
     if git:
         subprocess.run(["git", "init", "-q", tmp_path], check=True)
     run = RunFolder(tmp_path / "out/run-2")

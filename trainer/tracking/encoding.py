@@ -8,7 +8,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import BinaryIO
 
@@ -47,12 +47,22 @@ def encode(folder: Path) -> None:
     Raises:
         OSError: they cannot be written. ValueError: what waits is damaged.
     """
-    _alone(_raw(folder), lambda file: write_panels(folder, _read(file)))
-
-
-def drop(folder: Path) -> None:
-    """Lets go of the bytes that wait for that folder; waits for one who encodes them."""
-    _alone(_raw(folder), lambda file: None)
+    raw = _raw(folder)
+    try:
+        number = os.open(raw, os.O_RDONLY)
+    except FileNotFoundError:
+        return
+    with open(number, "rb") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)  # that of a process that was killed is void: the next one does it
+        if not os.fstat(number).st_nlink:
+            return  # it was done meanwhile
+        try:
+            panels = _read(file)
+        except ValueError:
+            raw.unlink()  # it would never be read
+            raise
+        write_panels(folder, panels)
+        raw.unlink()
 
 
 def waiting(media: Path) -> list[Path]:
@@ -73,24 +83,6 @@ def room(media: Path) -> bool:
 
 def _raw(folder: Path) -> Path:
     return folder.with_name(f".raw-{folder.name}.bin")
-
-
-def _alone(raw: Path, work: Callable[[BinaryIO], None]) -> None:
-    """Does that with the file, and removes it. The lock of a process that was killed is void: the next one does it."""
-    try:
-        number = os.open(raw, os.O_RDONLY)
-    except FileNotFoundError:
-        return
-    with open(number, "rb") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        if not os.fstat(file.fileno()).st_nlink:
-            return  # it was done meanwhile
-        try:
-            work(file)
-        except ValueError:
-            raw.unlink()  # it would never be read
-            raise
-        raw.unlink()
 
 
 def _read(file: BinaryIO) -> list[Panel]:

@@ -50,10 +50,7 @@ class Journal(Tracker):
             _cut_torn_line(self._open())
             _cut_steps(self.folder.speed, plan.start)
             _cut_steps(self.folder.histograms, plan.start)
-            for folder in encoding.waiting(self.folder.media):
-                if _step_of(folder) > plan.start:
-                    encoding.drop(folder)
-            self._encode()
+            self._encode()  # also of steps that will be done again: nobody is at it any more when they are removed
             for leftover in self.folder.media.glob(".step-*"):  # of a kill while pictures were written
                 shutil.rmtree(leftover)
             for path in self.folder.media.glob("step-*"):
