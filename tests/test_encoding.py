@@ -89,7 +89,7 @@ def test_what_a_kill_left_is_mended_by_the_next_start(tmp_path: Path, caplog: py
     assert (done.returncode, half.is_dir()) == (-signal.SIGKILL, True)
     with caplog.at_level(logging.WARNING, logger="trainer"):
         Journal(folder).start(plan(folder, start=2))
-    assert names(folder.media) == [".raw-step-000000003.tmp", "step-000000001"]
+    assert names(folder.media) == ["step-000000001"]
     assert "damaged" in caplog.text
     journal = Journal(folder, followed=True)
     journal.panels(3, panels())

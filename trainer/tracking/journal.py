@@ -53,6 +53,8 @@ class Journal(Tracker):
             self._encode()  # also of steps that will be done again: nobody is at it any more when they are removed
             for leftover in self.folder.media.glob(".step-*"):  # of a kill while pictures were written
                 shutil.rmtree(leftover)
+            for leftover in self.folder.media.glob(".raw-*.tmp"):
+                leftover.unlink()
             for path in self.folder.media.glob("step-*"):
                 if _step_of(path) > plan.start:
                     shutil.rmtree(path)
