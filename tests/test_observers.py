@@ -72,8 +72,15 @@ def test_several_hooks_are_chosen_in_one_word_and_a_wrong_one_is_told() -> None:
 def test_without_a_gpu_the_device_hook_says_so_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO, logger="trainer"):
         rows = trained(tmp_path, hooks=[Device(seconds=1e-9)])
-    assert caplog.text.count("there is no GPU to watch") == 1
+    assert caplog.text.count("there is no CUDA GPU to watch") == 1
     assert not [key for row in rows for key in row if "device" in key]
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_on_a_gpu_the_device_hook_tells_what_its_memory_holds() -> None:
+    held = torch.ones(1 << 20, device="cuda")
+    found = Device().look(held.device)
+    assert found["device/memory_peak"] >= found["device/memory_allocated"] > 0
 
 
 def tree(path: Path) -> None:

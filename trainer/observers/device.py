@@ -37,7 +37,7 @@ class Device(Hook):
     def on_fit_start(self, trainer: Trainer) -> None:
         self._next = 0.0
         if trainer.device.type != "cuda":
-            log.info("hooks.device: there is no GPU to watch; wandb itself shows processor and memory")
+            log.info("hooks.device: there is no CUDA GPU to watch; wandb itself shows processor and memory")
 
     def on_log(self, trainer: Trainer, row: Row) -> None:
         if trainer.device.type == "cuda" and trainer.clock.seconds >= self._next:
@@ -54,7 +54,7 @@ class Device(Hook):
         if self._use:
             try:
                 found["utilization"] = torch.cuda.utilization(device)
-            except (RuntimeError, ImportError, OSError, AttributeError) as error:
+            except Exception as error:  # of torch, of the driver's own library, or that library is not there
                 self._use = False
                 reason = (str(error).splitlines() or [type(error).__name__])[0]
                 log.info("hooks.device: torch cannot tell how busy the GPU is (%s)", reason)
