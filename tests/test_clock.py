@@ -11,7 +11,7 @@ import pytest
 from tests.small import StopAt, make_trainer
 from trainer.clock import Clock
 from trainer.folder import RunFolder
-from trainer.tracking.journal import Journal, speeds
+from trainer.tracking.journal import Journal, by_step
 
 
 class Hand:
@@ -88,4 +88,4 @@ def test_a_spoilt_line_of_the_speed_is_left_out_and_the_others_count() -> None:
         b'{"step": 4{"step": 5}',
         b"\xff",
     ]
-    assert speeds(lines) == {3: {"speed/data": 0.5}}
+    assert by_step(lines) == {3: {"speed/data": 0.5}}

@@ -45,7 +45,7 @@ def node_of(file: str) -> dict[str, Any]:
     group, _, name = file.partition("/")
     if "defaults" in (cfg or {}) and group != "experiment":
         cfg = OmegaConf.to_container(_hydra.compose([f"{group}={name}", "experiment=digits"])[group])
-    return dict(cfg or {})
+    return dict(next(iter(cfg.values())) if group == "hooks" and cfg else cfg or {})
 
 
 TARGETS = [file for file in FILES if "_target_" in node_of(file)]

@@ -28,6 +28,7 @@ STAND_INS = {
     r"=1/W\b": "=0.25",
     r"=R\b": "=0.1",
     r"=X\b": "=0.001",
+    r"\bhooks=mine\b": "hooks=none",
     r"\bmy_curves\.\w+": "trainer.schedules.one_minus_sqrt",
     r"\bmy_scores\.\w+": "math.prod",
     r"\bmy_losses\.\w+": "torch.nn.MSELoss",

@@ -51,7 +51,7 @@ from dataclasses import replace
 import numpy as np
 from PIL import Image
 from trainer.folder import RunFolder
-from trainer.records import Outcome, Panel
+from trainer.records import Histogram, Outcome, Panel
 from trainer.tracking.base import Plan, Trackers
 from trainer.tracking.console import Console
 from trainer.tracking.journal import Journal
@@ -61,9 +61,12 @@ path, first, last, end, settings = sys.argv[1], int(sys.argv[2]), int(sys.argv[3
 folder = RunFolder(path)
 folder.create()
 Image.fromarray(np.full((4, 6, 3), first, np.uint8)).save(folder.preview)
+if settings.get("side_by_side"):
+    folder.code.mkdir()
+    (folder.code / "model.py").write_text("depth = 3")
 ship = Shipper(folder, Wandb(**settings), id="r1", name="run one", group="g", config={"optimizer": {"lr": 0.1}})
 ship.launch()
-journal = Journal(folder)
+journal = Journal(folder, ship.apart)
 if first > 1:
     kept = folder.metrics.read_bytes().splitlines(keepends=True)[: first - 1]
     journal.load_state_dict({"offset": sum(map(len, kept)), "waiting": ""})
@@ -79,6 +82,7 @@ for step in range(first, last + 1):
         masks = {"true": mask, "pred": 1 - mask}
         one = Panel("val/examples", "s0", image, masks, ("water", "land"), caption="s0  IoU 0.50")
         trackers.panels(step, [one, replace(one, sample="s1", image=image[..., 0], caption="")])
+        trackers.histograms(step, {"gradients/fc": Histogram([step, first], [-1.0, 0.0, 2.0])})
     trackers.speed(step, {"speed/data": step / 100})
     trackers.rows([row])
     if step % 5 == 0:
@@ -133,7 +137,7 @@ def journal_of(folder: RunFolder) -> list[dict]:
 
 def plain(rows: list[dict]) -> list[dict]:
     """Rows as the journal has them: without what wandb and pictures add, NaN as null."""
-    drop = ("_", "trainer/step", "val/examples", "schedule", "speed/")
+    drop = ("_", "trainer/step", "val/examples", "schedule", "speed/", "gradients/")
     found = [{"step": row["_step"], **{k: v for k, v in row.items() if not k.startswith(drop)}} for row in rows]
     lost = (None, "NaN")
     return [
@@ -197,7 +201,7 @@ def online(
     said = life(
         folder.path,
         server.env(WANDB_RUN_ID="other", WANDB_RESUME="allow", WANDB_JOB_TYPE="other"),
-        {**ONLINE, "tags": ["t"]},
+        {**ONLINE, "tags": ["t"], "side_by_side": True},
     )
     return folder, server.run("r1"), said
 
@@ -258,6 +262,24 @@ def test_pictures_arrive_as_they_were_with_their_masks_and_class_names(online: t
             np.testing.assert_array_equal(pixels(run.files[masks["pred"]["path"]]), np.asarray(kept))
     labels = run.raw_config["_wandb"]["value"]["mask/class_labels"]
     assert labels["val/examples_wandb_delimeter_true"]["value"] == {"0": "water", "1": "land"}
+
+
+def test_histograms_and_plain_pictures_go_with_the_row_of_their_step_and_the_code_is_an_artifact(
+    online: tuple[RunFolder, Run, str],
+) -> None:
+    folder, run, _ = online
+    found = {row["_step"]: row["gradients/fc"] for row in run.history if "gradients/fc" in row}
+    assert found == {n: {"_type": "histogram", "values": [n, 1], "bins": [-1, 0, 2]} for n in (5, 10, 15, 20)}
+    shown = {row["_step"]: row["val/examples/plain"] for row in run.history if "val/examples/plain" in row}
+    assert list(shown) == [5, 10, 15, 20]
+    assert shown[5]["captions"] == ["s0  IoU 0.50", "s1"]
+    for number, name in enumerate(shown[5]["filenames"]):
+        with Image.open(folder.media_at(5) / f"{number:02d}-image.png") as kept:
+            picture, size = pixels(run.files[name]), (kept.width, kept.height)
+        times = 5  # as on the sheet, where small pictures are enlarged
+        assert picture.shape[1] == 3 * times * size[0] + 2 * 8, "picture, true and pred beside each other"
+    (artifact,) = [one for one in run.artifacts if one["type"] == "code"]
+    assert (artifact["name"], artifact["files"]) == ("source-wandb-trainer", {"model.py": len("depth = 3")})
 
 
 def shown_by(kind: str) -> Evaluation:
@@ -383,7 +405,7 @@ def test_without_a_login_a_run_is_kept_offline_and_holds_all_of_the_journal(
     assert best_of(summary(records)) == BEST
     (run,) = (record["run"] for record in records if record["type"] == "run")
     assert run["config"]["update"] == {**run["config"]["update"], "optimizer": {"lr": 0.1}, "seed": 1}
-    assert records[-1]["exit"]["exit_code"] == 0
+    assert records[-1]["exit"]["exit_code"] == 0  # and how long it took, if that was a second
     assert "Traceback" not in said
     assert sync_command(folder) == f"trainer-sync {folder.path}"
 
@@ -403,6 +425,7 @@ def test_wandb_writes_nowhere_but_into_its_folder(offline: tuple[RunFolder, Path
         ".shipper",
         "wandb",
         "metrics.jsonl",
+        "histograms.jsonl",
         "media",
         "preview.png",
         "train.log",

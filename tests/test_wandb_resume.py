@@ -38,7 +38,11 @@ import os, signal, sys
 from trainer import Hook
 
 class Crash(Hook):
-    def on_log(self, trainer, row):  # all rows up to this one are in metrics.jsonl
+    def on_fit_start(self, trainer):
+        write = trainer.trackers.rows
+        trainer.trackers.rows = lambda rows: (write(rows), [self.after(trainer, row) for row in rows])
+
+    def after(self, trainer, row):  # all rows up to this one are in metrics.jsonl
         if row["step"] in map(int, os.environ.get("WAIT_AT", "").split()):
             trainer.checkpoints.wait()
             sys.stdin.readline()

@@ -1,9 +1,10 @@
-"""What is said of a run: the plan before its first step, the outcome after its last, an error in its words."""
+"""What is said of a run: the plan before its first step, rows, the outcome after its last, an error in its words."""
 
 from __future__ import annotations
 
 import platform
 import signal
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -12,7 +13,7 @@ from trainer.durations import count
 from trainer.errors import DivergedError, OutOfMemoryError
 from trainer.folder import shown
 from trainer.optim.freezing import describe
-from trainer.records import Outcome
+from trainer.records import Evaluation, Outcome, Row
 from trainer.tracking.base import Plan
 
 if TYPE_CHECKING:
@@ -53,6 +54,22 @@ def plan(trainer: Trainer) -> Plan:
         lines=lines,
         config={**trainer.config, "run": _facts(trainer, size)},
     )
+
+
+def tell(trainer: Trainer, rows: Sequence[Row], evaluation: Evaluation | None) -> None:
+    """Gives rows to the trackers, what goes with a row before it: speed, pictures, histograms.
+
+    Raises:
+        ConfigError: a hook has logged what the framework logs.
+    """
+    if not rows:
+        return
+    speed = trainer.clock.split(trainer.progress.step, trainer.progress.samples) | trainer.world.memory()
+    trainer.trackers.speed(rows[-1]["step"], speed)
+    for step, (panels, histograms) in trainer.history.logged.join(rows, evaluation).items():
+        trainer.trackers.panels(step, panels)
+        trainer.trackers.histograms(step, histograms)
+    trainer.trackers.rows(rows)
 
 
 def _facts(trainer: Trainer, size: int) -> dict[str, Any]:

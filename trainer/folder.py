@@ -44,7 +44,8 @@ class RunFolder:
     status.json     state, result, who runs it      checkpoints/            step-000000120/, best
     metrics.jsonl   the history, a row a step       preview.png             the learning-rate curve
     train.log       the log that a person reads     wandb/                  what wandb wrote
-                                                    capsule/                what a step that failed was given
+    histograms.jsonl  of hooks that log some        capsule/                what a step that failed was given
+                                                    code/                   what the hook `code` keeps
     ```
     """
 
@@ -53,12 +54,14 @@ class RunFolder:
         self.config = self.path / "config.yaml"
         self.status = self.path / "status.json"
         self.metrics = self.path / "metrics.jsonl"
+        self.histograms = self.path / "histograms.jsonl"
         self.log = self.path / "train.log"
         self.media = self.path / "media"
         self.checkpoints = self.path / "checkpoints"
         self.preview = self.path / "preview.png"
         self.wandb = self.path / "wandb"
         self.capsule = self.path / "capsule"
+        self.code = self.path / "code"
         self.shipper = self.path / ".shipper"  # what the shipping process was told, and how far it is
         self.speed = self.shipper / "speed.jsonl"  # a run without wandb has none
         self._lock = self.path / ".lock"

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 
 import torch
 
+from trainer.logged import Logged
 from trainer.progress import Progress
 from trainer.records import Row
 from trainer.state import State
@@ -22,10 +23,12 @@ class History:
 
     Attributes:
         last: the newest row that was handed on.
+        logged: what hooks and user code add to the rows.
     """
 
     def __init__(self) -> None:
         self.last: Row = {}
+        self.logged = Logged()
         self._losses: list[Number] = []
         self._samples: list[int] = []
         self._norms: list[Number] = []
@@ -52,6 +55,7 @@ class History:
             self._rows.append({"step": progress.step, "epoch": progress.epoch, "time": round(seconds, 3)})
         row = self._rows[-1]
         row["epoch"] = progress.epoch
+        self.logged.belong_to(progress.step)
         if self._norms:
             row["train/loss"] = _mean(self._losses, self._samples)
             row["train/grad_norm"] = _mean(self._norms, [1] * len(self._norms))
@@ -69,9 +73,11 @@ class History:
 
     def read(self) -> None:
         """Makes numbers of what is still on the device: one wait for it, however many rows there are."""
-        waiting = [(row, key) for row in self._rows for key, value in row.items() if isinstance(value, torch.Tensor)]
+        rows = [*self._rows, *self.logged.by_step.values()]
+        waiting = [(row, key) for row in rows for key, value in row.items() if isinstance(value, torch.Tensor)]
         if waiting:
-            read = torch.stack([row[key].float() for row, key in waiting]).tolist()
+            device = waiting[0][0][waiting[0][1]].device  # a user's value may be on another one
+            read = torch.stack([row[key].float().to(device) for row, key in waiting]).tolist()
             for (row, key), value in zip(waiting, read, strict=True):
                 row[key] = value
 
@@ -94,11 +100,13 @@ class History:
             "norms": [float(value) for value in self._norms],
             "clipped": [float(value) for value in self._clipped],
             "last": dict(self.last),
+            "logged": self.logged.state_dict(),
         }
 
     def load_state_dict(self, state: State) -> None:
         self._losses, self._samples, self._norms = state["losses"], state["samples"], state["norms"]
         self._clipped = state["clipped"]
+        self.logged.load_state_dict(state.get("logged", {}))
         self._rows, self.last = [], state["last"]
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from trainer.errors import did_you_mean
@@ -23,6 +23,9 @@ METHODS = ("on_fit_start", "on_log", "on_evaluation", "on_save", "on_exception",
 class Hook:
     """The base of every hook: override what you need. A misspelt `on_...` is refused when the class is made.
 
+    `trainer.log({"mine/name": value})` shows a number, a `Panel` or a `Histogram`: in `on_log` and `on_evaluation` with
+    the row that these are told of, anywhere else with the next row.
+
     A hook that has `state_dict` and `load_state_dict` becomes a part of the run, as `hook:<name>`, and is saved and
     restored with it.
     """
@@ -40,7 +43,10 @@ class Hook:
         """A row is about to be written. Rows come in order, some time after their step: several at once."""
 
     def on_evaluation(self, trainer: Trainer, evaluation: Evaluation) -> None:
-        """An evaluation is complete; best and patience know it already."""
+        """An evaluation is complete, and its row about to be written; best and patience know it already.
+
+        Whether it is the last one says `trainer.state`, which is `running` until then.
+        """
 
     def on_save(self, trainer: Trainer, folder: Path) -> None:
         """A checkpoint is being written to that folder."""
@@ -61,6 +67,18 @@ class Hooks(Hook):
     def parts(self) -> dict[str, Stateful]:
         """The hooks that have a state of their own, as parts of a run."""
         return {f"hook:{name}": hook for name, hook in self.hooks.items() if isinstance(hook, Stateful)}
+
+    def tell(self, trainer: Trainer, rows: Sequence[Row], evaluation: Evaluation | None) -> None:
+        """The rows in order, then the evaluation of the last one; what is logged meanwhile goes with that row."""
+        logged = trainer.history.logged
+        try:
+            for row in rows:
+                logged.row = row
+                self.on_log(trainer, row)
+            if evaluation is not None:
+                self.on_evaluation(trainer, evaluation)
+        finally:
+            logged.row = None
 
     def on_fit_start(self, trainer: Trainer) -> None:
         for hook in self.hooks.values():
@@ -88,3 +106,6 @@ class Hooks(Hook):
     def on_fit_end(self, trainer: Trainer, outcome: Outcome) -> None:
         for hook in self.hooks.values():
             hook.on_fit_end(trainer, outcome)
+        if outcome.state == "finished" and (late := trainer.history.logged.late()):
+            where = "log in on_evaluation, where trainer.state says whether it is the last one"
+            log.warning("trainer.log: %s came after the last row and is not kept; %s", ", ".join(late), where)

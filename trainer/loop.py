@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.utils.data import Dataset
 
-from trainer.accounts import in_words, manifest, outcome, plan
+from trainer.accounts import in_words, manifest, outcome, plan, tell
 from trainer.buffers import Buffers
 from trainer.capsule import Watch
 from trainer.checkpoint import Checkpoints
@@ -242,7 +242,7 @@ class Trainer:
         self.settle(epoch_ended=True)
 
     def settle(self, epoch_ended: bool) -> None:
-        """Log, evaluate, best, plateau schedule, patience, agree, trackers, hooks; save, last. Each only if it is due.
+        """Log, evaluate, best, plateau schedule, patience, agree, hooks, trackers; save, last. Each only if it is due.
 
         Everything that an evaluation changes is changed before the checkpoint is written, and since this comes after
         an update, a checkpoint never falls inside one.
@@ -263,10 +263,10 @@ class Trainer:
                 self.patience.update(value)
         self.decide()
         if evaluation is not None:
-            self.trackers.panels(self.progress.step, evaluation.panels)
-            self.hand_on()
+            self.hand_on(evaluation)
+            if improved:
+                self.best.row = dict(row)  # with what hooks have logged
             self.trackers.evaluated(row, improved)
-            self.hooks.on_evaluation(self, evaluation)
         can_go_on = epoch_ended or self.loader.stream is None  # inside a stream there is no place to go on from
         if can_go_on and (self.checkpoint_every.due(*now) or improved or self.state != "running"):
             self.save(best=improved)
@@ -298,15 +298,21 @@ class Trainer:
         counts = self.loader.rates(self.progress) | ({"train/skipped": skips.total} if skips.limit else {})
         return self.history.row(self.progress, self.clock.seconds, {**self._rates, **counts})
 
-    def hand_on(self) -> None:
-        """Gives the rows to hooks and trackers; raises DivergedError where a value among them is not finite."""
+    def log(self, values: Mapping[str, Any]) -> None:
+        """Shows numbers, `Panel`s and `Histogram`s of yours with the row that a hook is told of, else with the next."""
+        self.history.logged.add(values)
+
+    def hand_on(self, evaluation: Evaluation | None = None) -> None:
+        """Gives the rows, and the evaluation of the last one, to hooks, which may add to them, and then to trackers.
+
+        Raises:
+            DivergedError: a value among them is not finite. ConfigError: a hook logs what the framework does.
+        """
         since, rows = self.history.last.get("step", 0), self.history.take()
-        if rows:
-            speed = self.clock.split(self.progress.step, self.progress.samples) | self.world.memory()
-            self.trackers.speed(rows[-1]["step"], speed)
-            self.trackers.rows(rows)
-        for row in rows:
-            self.hooks.on_log(self, row)
+        try:
+            self.hooks.tell(self, rows, evaluation)
+        finally:
+            tell(self, rows, evaluation)
         check(rows, not self.update.scaled, since)
 
     # -------------------------------------------------------------------------------------------- save and resume

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
@@ -54,6 +55,35 @@ class Panel:
     legends: dict[str, dict[str, RGB]] = field(default_factory=dict)
     right: bool | None = None
     drawn: bool = False
+
+
+@dataclass(frozen=True)
+class Histogram:
+    """How many values lie between each two edges; of several numbers `Histogram.of` makes one.
+
+    Attributes:
+        counts: at most 512 of them. edges: one more than counts, rising.
+    """
+
+    counts: Sequence[int]
+    edges: Sequence[float]
+
+    def __post_init__(self) -> None:
+        for name in ("counts", "edges"):  # plain numbers, also of arrays
+            object.__setattr__(self, name, np.asarray(getattr(self, name)).tolist())
+        if not 1 <= len(self.counts) <= 512 or len(self.edges) != len(self.counts) + 1:
+            given = f"{len(self.counts)} counts and {len(self.edges)} edges"
+            raise ValueError(f"histogram: {given}; 1 to 512 counts are needed, and one edge more")
+        if not np.isfinite(self.edges).all():
+            raise ValueError("histogram: an edge is not finite; leave out such values")
+
+    @classmethod
+    def of(cls, values: Any, bins: int = 64) -> Histogram:
+        """Of the finite numbers in an array, a tensor or a list; all counts are 0 where there are none."""
+        values = values.detach().float().cpu() if hasattr(values, "detach") else values
+        numbers = np.asarray(values, dtype=np.float64).ravel()
+        counts, edges = np.histogram(numbers[np.isfinite(numbers)], bins)
+        return cls(counts.tolist(), edges.tolist())
 
 
 @dataclass(frozen=True)

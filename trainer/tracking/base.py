@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from trainer.folder import RunFolder
-from trainer.records import Outcome, Panel, Row
+from trainer.records import Histogram, Outcome, Panel, Row
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,10 @@ class Tracker:
         """Training is about to begin (or to go on from `plan.start`)."""
 
     def panels(self, step: int, panels: Sequence[Panel]) -> None:
-        """What an evaluation shows; comes before the row of the same step."""
+        """All pictures of a step: what an evaluation shows, and hooks; comes before the row of the same step."""
+
+    def histograms(self, step: int, histograms: Mapping[str, Histogram]) -> None:
+        """What hooks have logged of that kind, by name; comes before the row of the same step."""
 
     def rows(self, rows: Sequence[Row]) -> None:
         """Rows in the order of their steps, numbers only; several come at once, so that the loop seldom waits."""
@@ -86,6 +89,10 @@ class Trackers(Tracker):
     def panels(self, step: int, panels: Sequence[Panel]) -> None:
         for tracker in self.trackers:
             tracker.panels(step, panels)
+
+    def histograms(self, step: int, histograms: Mapping[str, Histogram]) -> None:
+        for tracker in self.trackers:
+            tracker.histograms(step, histograms)
 
     def rows(self, rows: Sequence[Row]) -> None:
         for tracker in self.trackers:

@@ -23,7 +23,7 @@ def trackers(folder: RunFolder | None, shipper: Shipper | None = None, early: He
     if folder is None:
         return [Console()]
     shipper = shipper or Shipper(folder, Wandb(), id=wandb_id(folder), name=folder.path.name)
-    return [Journal(folder), Status(folder), shipper, Console(early=early)]
+    return [Journal(folder, shipper.apart), Status(folder), shipper, Console(early=early)]
 
 
 def wandb_id(folder: RunFolder) -> str:

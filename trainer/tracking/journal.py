@@ -1,4 +1,4 @@
-"""metrics.jsonl and media/: the history of a run on disk, which everything else is made from."""
+"""metrics.jsonl, histograms.jsonl and media/: the history of a run on disk, which everything else is made from."""
 
 from __future__ import annotations
 
@@ -10,11 +10,13 @@ import os
 import re
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from trainer.errors import CheckpointError
 from trainer.folder import RunFolder
-from trainer.records import Outcome, Panel, Row
+from trainer.records import Histogram, Outcome, Panel, Row
+from trainer.tracking import encoding
 from trainer.tracking.base import Plan, Tracker
 from trainer.tracking.panels import write_panels
 
@@ -22,14 +24,18 @@ log = logging.getLogger("trainer")
 
 
 class Journal(Tracker):
-    """Appends rows to metrics.jsonl, one write a call, and panels to media/.
+    """Appends rows to metrics.jsonl, one write a call, histograms to a file of their own, and panels to media/.
 
     The lines are strict JSON with the keys in the order given; a value that is not finite is null. What cannot be
     written is kept and tried again at the next call: a full disk costs a warning, never the training.
+
+    Args:
+        folder: the run folder.
+        followed: another process follows the journal, and encodes the pictures while training goes on.
     """
 
-    def __init__(self, folder: RunFolder) -> None:
-        self.folder = folder
+    def __init__(self, folder: RunFolder, followed: bool = False) -> None:
+        self.folder, self.followed = folder, followed
         self._file: int | None = None
         self._waiting = b""
         self._offset: int | None = None
@@ -42,21 +48,43 @@ class Journal(Tracker):
                 os.truncate(self.folder.metrics, self._offset)
             self._offset = None
             _cut_torn_line(self._open())
-            self._forget_speed(plan.start)
+            _cut_steps(self.folder.speed, plan.start)
+            _cut_steps(self.folder.histograms, plan.start)
+            self._encode()  # also of steps that will be done again: nobody is at it any more when they are removed
             for leftover in self.folder.media.glob(".step-*"):  # of a kill while pictures were written
                 shutil.rmtree(leftover)
+            for leftover in self.folder.media.glob(".raw-*.tmp"):
+                leftover.unlink()
             for path in self.folder.media.glob("step-*"):
-                if (found := re.fullmatch(r"step-(\d+)", path.name)) and int(found[1]) > plan.start:
+                if _step_of(path) > plan.start:
                     shutil.rmtree(path)
         except OSError as error:
             self._warn(error)
 
+    def _encode(self) -> None:
+        """Makes PNG files of the pictures that nobody has made them of."""
+        for folder in encoding.waiting(self.folder.media):
+            try:
+                encoding.encode(folder)
+            except (OSError, ValueError) as error:
+                self._warn(error)
+
     def panels(self, step: int, panels: Sequence[Panel]) -> None:
         if not panels:
             return
+        later = self.followed and encoding.room(self.folder.media)
         try:
-            write_panels(self.folder.media_at(step), panels)
+            (encoding.put if later else write_panels)(self.folder.media_at(step), panels)
         except (OSError, ValueError) as error:
+            self._warn(error)
+
+    def histograms(self, step: int, histograms: Mapping[str, Histogram]) -> None:
+        if not histograms:
+            return
+        try:
+            with open(self.folder.histograms, "ab") as file:
+                file.write(_line({"step": step, **{name: vars(one) for name, one in histograms.items()}}))
+        except OSError as error:
             self._warn(error)
 
     def speed(self, step: int, values: Mapping[str, float]) -> None:
@@ -64,13 +92,6 @@ class Journal(Tracker):
         if values:
             with contextlib.suppress(OSError), open(self.folder.speed, "ab") as file:
                 file.write(_line({"step": step, **values}))
-
-    def _forget_speed(self, start: int) -> None:
-        """Cuts off what is known of steps that will be done again."""
-        if self.folder.speed.exists():
-            known = speeds(self.folder.speed.read_bytes().splitlines())
-            kept = (_line({"step": step, **values}) for step, values in known.items() if step <= start)
-            self.folder.speed.write_bytes(b"".join(kept))
 
     def rows(self, rows: Sequence[Row]) -> None:
         self._waiting += b"".join(_line(row) for row in rows)
@@ -84,6 +105,7 @@ class Journal(Tracker):
 
     def finish(self, outcome: Outcome) -> None:
         self.saved()
+        self._encode()
         if self._file is not None:
             os.close(self._file)
             self._file = None
@@ -143,14 +165,32 @@ class Journal(Tracker):
         self._warned = True
 
 
-def speeds(lines: Iterable[bytes]) -> dict[int, dict[str, float]]:
-    """What lines of speed.jsonl say, by step; one that a full disk or a power cut has spoilt is left out."""
-    found = {}
+def by_step(lines: Iterable[bytes]) -> dict[int, dict[str, Any]]:
+    """What lines of speed.jsonl or histograms.jsonl say; one that a full disk or a power cut has spoilt is left out."""
+    found: dict[int, dict[str, Any]] = {}
     for line in lines:
         with contextlib.suppress(ValueError, KeyError, AttributeError):
             values = json.loads(line)
-            found[int(values.pop("step"))] = values
+            found.setdefault(int(values.pop("step")), {}).update(values)
     return found
+
+
+def _cut_steps(path: Path, start: int) -> None:
+    """Cuts off what a file holds of steps that will be done again."""
+    if not path.exists():
+        return
+    text = path.read_bytes()
+    whole = text[: text.rfind(b"\n") + 1].splitlines(keepends=True)
+    kept = b"".join(line for line in whole if any(step <= start for step in by_step([line])))
+    if kept != text:
+        temporary = path.with_name(f".{path.name}.tmp")
+        temporary.write_bytes(kept)
+        temporary.replace(path)
+
+
+def _step_of(folder: Path) -> int:
+    found = re.fullmatch(r"step-(\d+)", folder.name)
+    return int(found[1]) if found else -1
 
 
 def _line(row: Row) -> bytes:

@@ -51,6 +51,7 @@ class Spec:
     direction: str = "min"
     finish_timeout: float = 60.0
     model_every: float | None = 0.0
+    side_by_side: bool = False
 
 
 @dataclass(frozen=True)

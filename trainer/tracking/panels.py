@@ -7,9 +7,10 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont, ImageOps
@@ -20,7 +21,7 @@ from trainer.records import Panel
 LARGEST = 512  # longest side of a stored picture, pixels
 TILE = 160  # least longest side of a picture on the sheet
 _GAP, _LINE, _LETTERS, _FRAME = 8, 15, 12, 4
-_FACTS = ("name", "sample", "caption", "classes", "colors", "legends", "right", "drawn")  # kept as they are
+FACTS = ("name", "sample", "caption", "classes", "colors", "legends", "right", "drawn")  # kept as they are
 _INK, _FAINT, _PAPER = (25, 25, 25), (110, 110, 110), (255, 255, 255)
 
 
@@ -45,7 +46,7 @@ def write_panels(folder: Path, panels: Sequence[Panel]) -> None:
             Image.fromarray(panel.image).save(temporary / image, compress_level=3)
             for name, file in masks.items():
                 palette_picture(panel.masks[name], _colors(panel, name)).save(temporary / file, compress_level=3)
-            entries.append({name: getattr(panel, name) for name in _FACTS} | {"image": image, "masks": masks})
+            entries.append({name: getattr(panel, name) for name in FACTS} | {"image": image, "masks": masks})
         (temporary / "panels.json").write_text(json.dumps(entries, indent=1) + "\n", encoding="utf-8")
         sheet(shown).save(temporary / "sheet.png", compress_level=3)
         shutil.rmtree(folder, ignore_errors=True)
@@ -64,21 +65,25 @@ def read_panels(folder: Path) -> list[Panel]:
         return []
     entries = json.loads((folder / "panels.json").read_text(encoding="utf-8"))
     return [
-        Panel(
-            **{name: entry[name] for name in _FACTS if name in entry}
-            | {
-                "image": _pixels(folder / entry["image"]),
-                "masks": {name: _pixels(folder / file) for name, file in entry["masks"].items()},
-                "classes": tuple(entry["classes"]),
-                "colors": tuple(map(tuple, entry["colors"])),
-                "legends": {
-                    mask: {name: tuple(color) for name, color in legend.items()}
-                    for mask, legend in entry.get("legends", {}).items()
-                },
-            }
+        panel_of(
+            entry,
+            _pixels(folder / entry["image"]),
+            {name: _pixels(folder / file) for name, file in entry["masks"].items()},
         )
         for entry in entries
     ]
+
+
+def panel_of(entry: Mapping[str, Any], image: np.ndarray, masks: dict[str, np.ndarray]) -> Panel:
+    """A panel of what a file of JSON says of it, and of its pixels."""
+    facts = {name: entry[name] for name in FACTS if name in entry}
+    legends = {
+        mask: {name: tuple(color) for name, color in legend.items()}
+        for mask, legend in entry.get("legends", {}).items()
+    }
+    colors = tuple(map(tuple, entry["colors"]))
+    made = {"classes": tuple(entry["classes"]), "colors": colors, "legends": legends}
+    return Panel(**{**facts, **made, "image": image, "masks": masks})
 
 
 def smaller(panel: Panel, largest: int = LARGEST) -> Panel:
@@ -121,6 +126,11 @@ def sheet(panels: Sequence[Panel]) -> Image.Image:
         blocks += [_beside(row) for row in rows]
         blocks += _legend(some)
     return _stacked(blocks)
+
+
+def side_by_side(panel: Panel) -> Image.Image:
+    """The picture and each of its masks in a row, each with its name."""
+    return _beside(_tiles(panel))
 
 
 # ------------------------------------------------------------------------------------------------- parts of a sheet

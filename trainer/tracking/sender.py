@@ -18,8 +18,10 @@ from trainer.folder import RunFolder
 from trainer.records import Panel, Row
 from trainer.tracking.arrival import init_timeout, kept, there, unreachable, wait_for
 from trainer.tracking.artifacts import Artifacts
+from trainer.tracking.beside import Beside
 from trainer.tracking.ear import Ear, patient
-from trainer.tracking.journal import speeds
+from trainer.tracking.encoding import encode
+from trainer.tracking.journal import by_step
 from trainer.tracking.mailbox import Done, Mailbox, Sent, Spec, Tail
 from trainer.tracking.panels import read_panels
 
@@ -48,6 +50,7 @@ class Sender:
         self._log = Tail(folder.log) if child else None
         self._journal, self._speed = Tail(folder.metrics), Tail(folder.speed)
         self._speeds: dict[int, dict[str, float]] = {}  # by the step of the row that they go with
+        self._more = Beside(wandb, folder, spec.side_by_side)
         self._best = Best(spec.monitor, spec.direction)
         self._artifacts = Artifacts(wandb, folder, spec)
         self.lost = ""  # what the server did not take, once the run is finished there
@@ -90,7 +93,8 @@ class Sender:
         """Sends what is new in the journal, a row at a time, and in the log."""
         before = self._journal.offset
         lines = list(self._journal.lines())
-        self._speeds |= speeds(self._speed.lines())
+        self._speeds |= by_step(self._speed.lines())
+        self._more.look(self._run, self._after)
         for line in lines:
             row = json.loads(line)
             if row["step"] > self._after:
@@ -243,6 +247,7 @@ class Sender:
         step = row["step"]
         values = {key: math.nan if value is None else value for key, value in row.items() if key != "step"}
         values = {"trainer/step": step, **values, **self._speeds.pop(step, {}), **self._pictures(step)}
+        values |= self._more.histograms(step)
         if self._begun is not None:
             values["_timestamp"] = self._begun + (row.get("time") or 0.0)
         self._run.log(values, step=step, commit=True)  # else it is kept back until the next row comes
@@ -256,13 +261,14 @@ class Sender:
             if not self._drawn and self.folder.preview.is_file():
                 pictures["schedule"] = [self._wandb.Image(str(self.folder.preview))]
             self._drawn = True
+            encode(self.folder.media_at(step))
             panels = read_panels(self.folder.media_at(step))
         except (OSError, ValueError, KeyError) as error:
             self.box.tell("warning", f"the pictures of step {step} cannot be read: {brief(error)}")
             return pictures
         for panel in panels:
             pictures.setdefault(panel.name, []).append(picture(self._wandb, panel))
-        return pictures
+        return pictures | self._more.plain(panels)
 
 
 def picture(wandb: Any, panel: Panel) -> Any:

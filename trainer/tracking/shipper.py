@@ -53,6 +53,7 @@ class Wandb:
         finish_timeout: seconds that the end of a run may wait for wandb; the child goes on sending after that.
         artifact: when the best checkpoint is sent as a model: `end` of the run; a time such as `30min` also while it
             trains, at most that often; `off` sends none, and nothing about the data.
+        side_by_side: pictures with masks are also sent as plain ones, picture and masks in a row.
 
     Raises:
         ValueError: an argument is none of the above.
@@ -67,6 +68,7 @@ class Wandb:
     process: Literal["child", "inline"] = "child"
     finish_timeout: float = 60.0
     artifact: str | float | bool = "end"
+    side_by_side: bool = False
 
     def __post_init__(self) -> None:
         if self.mode not in ("auto", "online", "offline", "disabled"):
@@ -145,7 +147,13 @@ class Shipper(Tracker):
             config=dict(config or {}),
             finish_timeout=settings.finish_timeout,
             model_every=settings.model_every,
+            side_by_side=settings.side_by_side,
         )
+
+    @property
+    def apart(self) -> bool:
+        """Whether a process of its own sends the run."""
+        return not self.settings.disabled and self.settings.process == "child"
 
     def launch(self) -> None:
         """Starts the process at once, so that it imports wandb while the training process imports torch."""
