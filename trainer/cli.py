@@ -8,6 +8,7 @@ import shlex
 import shutil
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -94,15 +95,19 @@ def _hydra_only(words: list[str]) -> int:
 def _single(overrides: list[str]) -> tuple[DictConfig, Place]:
     """The config of one run and where it goes."""
     from trainer import _hydra, run
+    from trainer.agent import announced
     from trainer.overrides import check
     from trainer.records import RESUME_WORDS
+    from trainer.sweep import job_place
 
     folder = next((word.partition("=")[2] for word in reversed(overrides) if word.startswith("resume=")), "")
     folder = folder.strip("'\"")
     if folder and folder not in (*RESUME_WORDS, "null"):
         return _resumed(folder, [word for word in overrides if not word.startswith("resume=")])
-    cfg = check(overrides)
-    return cfg, run.place(cfg, _hydra.choices(overrides))
+    cfg, chosen = check(overrides), _hydra.choices(overrides)
+    if agent := announced():  # as a job of a sweep, so that all runs of the agents lie in one folder
+        return cfg, replace(job_place(cfg, overrides, chosen), agent=agent)
+    return cfg, run.place(cfg, chosen)
 
 
 def _resumed(path: str, overrides: list[str]) -> tuple[DictConfig, Place]:

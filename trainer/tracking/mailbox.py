@@ -31,6 +31,7 @@ class Spec:
         start: the step that it starts from, or that of an earlier one that wandb never saw if that is less; rows that
             were sent before and come later than that do not count any more.
         monitor, direction: the metric that decides what is best, and `min` or `max`.
+        sweep: the sweep of wandb whose agent started the run, and knows it by its id already.
     """
 
     id: str
@@ -49,6 +50,7 @@ class Spec:
     monitor: str = ""
     direction: str = "min"
     finish_timeout: float = 60.0
+    sweep: str | None = None
 
 
 @dataclass(frozen=True)

@@ -86,6 +86,7 @@ class Shipper(Tracker):
         folder: the run folder.
         id, name, group: of the run on wandb. dir: what holds wandb's folder `wandb`; the run folder without.
         config: nested plain values. tags: beside those of the settings.
+        sweep: the sweep of wandb whose agent announced a run of that id.
     """
 
     def __init__(
@@ -99,6 +100,7 @@ class Shipper(Tracker):
         dir: Path | None = None,
         config: Mapping[str, Any] | None = None,
         tags: Sequence[str] = (),
+        sweep: str | None = None,
     ) -> None:
         self.folder, self.settings = folder, settings
         self.stopped = False  # whether somebody pressed Stop on the website
@@ -120,6 +122,7 @@ class Shipper(Tracker):
             notes=settings.notes,
             config=dict(config or {}),
             finish_timeout=settings.finish_timeout,
+            sweep=sweep,
         )
 
     def launch(self) -> None:
@@ -160,6 +163,14 @@ class Shipper(Tracker):
                 self._sender.open()
                 self._sender.pump()
         self.messages()
+
+    def rename(self) -> bool:
+        """Says that a run that is over is called otherwise now; whether there is anything to send of it."""
+        before = self._box.last_spec()
+        if before is not None:
+            known = {name: getattr(before, name) for name in ("attempt", "monitor", "direction")}
+            self._box.write(replace(self._spec, **known))
+        return before is not None
 
     def rows(self, rows: Sequence[Row]) -> None:
         self._pump()
