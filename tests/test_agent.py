@@ -40,7 +40,9 @@ class Agents:
         (self.path,) = re.findall(r"wandb agent (\S+)", made.stderr)
         (self.sweep,) = server.backend.sweeps.values()
         self.offered = self.sweep.waiting
-        self.sweep.waiting = [{key: {"value": value} for key, value in values.items()} for values in (*CHOSEN, CHOSEN[0])]
+        self.sweep.waiting = [
+            {key: {"value": value} for key, value in values.items()} for values in (*CHOSEN, CHOSEN[0])
+        ]
         del env["WANDB_PROJECT"]  # the agent is told by its argument
         words = [sys.executable, "-c", AGENT, "agent", self.path]
         agent = subprocess.Popen(words, cwd=ROOT, env=env, stdout=-1, stderr=subprocess.STDOUT, text=True)
@@ -77,7 +79,9 @@ def test_each_run_of_an_agent_is_the_one_that_it_announced_and_belongs_to_the_sw
 def test_a_search_finds_its_parameters_by_their_names_and_the_composed_config_is_there_too(agents: Agents) -> None:
     for run, chosen in zip(agents.server.runs, (*CHOSEN, CHOSEN[0]), strict=True):
         assert {key: run.config[key] for key in chosen} == chosen
-        assert run.config["choices"] | {"optimizer": chosen["optimizer"], "experiment": "digits"} == run.config["choices"]
+        assert (
+            run.config["choices"] | {"optimizer": chosen["optimizer"], "experiment": "digits"} == run.config["choices"]
+        )
         assert run.config["early_stopping"]["monitor"] == "val/accuracy"
         assert run.config["optimizer._target_"].startswith("torch.optim.")
 

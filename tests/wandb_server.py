@@ -340,6 +340,8 @@ class Backend:
 
     def op_Runs(self, v, q):
         hits = [r for r in self.runs.values() if r.project == v["project"] and r.entity == v["entity"]]
+        if not hits:
+            return {"project": None}
         return {"project": {"internalId": "1", "runCount": len(hits), "readOnly": False, "runs": {
             "edges": [{"node": self._run(r), "cursor": r.id} for r in hits],
             "pageInfo": {"endCursor": None, "hasNextPage": False}}}}

@@ -33,8 +33,8 @@ class Announced:
     def config(self, composed: Mapping[str, Any]) -> dict[str, Any]:
         """The config as wandb gets it: the search looks there for its parameters by their own names.
 
-        `optimizer.lr` stands beside the composed `optimizer: {lr: ...}`. A parameter that chooses a file, as `optimizer`
-        does, takes the key of the whole group, whose values then stand beside it: `optimizer.lr`, `optimizer.momentum`.
+        `optimizer.lr` stands beside the composed `optimizer: {lr: ...}`. A parameter that chooses a file, as
+        `optimizer` does, takes the key of the group, whose values then stand beside it: `optimizer.lr`, ...
         """
         found = dict(composed)
         for name, value in self.parameters.items():

@@ -1,4 +1,4 @@
-"""The programs: `trainer`, `trainer-evaluate`, `trainer-check`, `trainer-compare`, `trainer-replay`, `trainer-sync`."""
+"""The programs: `trainer`, and `trainer-check`, `-compare`, `-dashboard`, `-evaluate`, `-replay`, `-sync`."""
 
 from __future__ import annotations
 
@@ -307,26 +307,16 @@ def _compare(words: list[str]) -> int:
 
 def sync(argv: Sequence[str] | None = None) -> int:
     """`trainer-sync FOLDER...`: sends to wandb what it does not have of the runs in a folder tree, and checks it."""
-    words = list(sys.argv[1:] if argv is None else argv)
-    return _guarded(lambda: _sync(words))
+    from trainer.sync import program
+
+    return _guarded(lambda: program(list(sys.argv[1:] if argv is None else argv)))
 
 
-def _sync(words: list[str]) -> int:
-    import argparse
+def dashboard(argv: Sequence[str] | None = None) -> int:
+    """`trainer-dashboard PROJECT|PATH`: a view on wandb that compares the runs of a sweep or a project."""
+    from trainer.dashboard import program
 
-    from trainer.dotenv import load_env
-    from trainer.sync import sync as send
-    from trainer.tracking.resend import SECONDS
-
-    parser = argparse.ArgumentParser("trainer-sync", description=sync.__doc__)
-    parser.add_argument("folders", nargs="+", help="run folders, sweeps, or folders that hold them")
-    parser.add_argument("--dry-run", action="store_true", help="lists what would be sent; asks no server")
-    parser.add_argument("--timeout", type=float, default=SECONDS, metavar="SECONDS", help="for each run (%(default)g)")
-    given = parser.parse_args(words)
-    if not given.timeout > 0:
-        raise ConfigError(f"--timeout: {given.timeout:g} must be more than 0 (seconds)")
-    load_env()
-    return send(given.folders, seconds=given.timeout, dry_run=given.dry_run)
+    return _guarded(lambda: program(list(sys.argv[1:] if argv is None else argv)))
 
 
 def _guarded(program: Callable[[], Any]) -> int:

@@ -161,7 +161,9 @@ def _shipper(cfg: DictConfig, at: Place) -> Shipper:
         place = {"project": agent.project or settings.project, "entity": agent.entity or settings.entity}
         settings = replace(settings, **place)
         if status.get("wandb_id") not in (None, agent.id):
-            print(f"{folder}: was {status['wandb_id']} on wandb; all of it is sent as {agent.id} of sweep {agent.sweep}")
+            print(
+                f"{folder}: was {status['wandb_id']} on wandb; all of it is sent as {agent.id} of sweep {agent.sweep}"
+            )
     folder.write_status(config_hash=status.get("config_hash") or config.digest(cfg), code_version=code, **known)
     return Shipper(
         folder,

@@ -90,22 +90,27 @@ def look(folders: Sequence[str], answers: Path, load: Callable[[], Any]) -> int:
             file.write(json.dumps(found) + "\n")
 
     wandb = load()
-    server = str(wandb.setup().settings.base_url)
-    if why := _unreachable(server):
-        tell(problem=f"{server} cannot be reached: {why}; is there a network? ({_OTHER})", exit_code=1)
-        return 1
-    try:
-        if not wandb.login(prompt=False, verify=False):
-            tell(problem=f"no login for {server}; type wandb login, or set WANDB_API_KEY ({_OTHER})", exit_code=2)
-            return 2
-        wandb.Api(timeout=math.ceil(arrival.init_timeout()))
-    except (wandb.Error, ValueError) as error:
-        tell(problem=f"{brief(error)}; type wandb login --relogin, or set WANDB_API_KEY ({_OTHER})", exit_code=2)
-        return 2
-    tell(server=server)
+    if told := trouble(wandb):
+        tell(problem=told[0], exit_code=told[1])
+        return told[1]
+    tell(server=str(wandb.setup().settings.base_url))
     for path in folders:
         tell(folder=path, **_looked(wandb, RunFolder(path)))
     return 0
+
+
+def trouble(wandb: Any) -> tuple[str, int] | None:
+    """Why nothing can be done on the server, and the exit code: 1 no server, 2 no login; None if all is well."""
+    server = str(wandb.setup().settings.base_url)
+    if why := _unreachable(server):
+        return f"{server} cannot be reached: {why}; is there a network? ({_OTHER})", 1
+    try:
+        if not wandb.login(prompt=False, verify=False):
+            return f"no login for {server}; type wandb login, or set WANDB_API_KEY ({_OTHER})", 2
+        wandb.Api(timeout=math.ceil(arrival.init_timeout()))
+    except (wandb.Error, ValueError) as error:
+        return f"{brief(error)}; type wandb login --relogin, or set WANDB_API_KEY ({_OTHER})", 2
+    return None
 
 
 def _looked(wandb: Any, folder: RunFolder) -> dict[str, Any]:
