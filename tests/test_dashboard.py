@@ -165,5 +165,7 @@ def test_wrong_words_and_a_missing_package_are_told_without_asking_anybody(
 def test_a_value_that_follows_from_a_chosen_file_is_no_axis_of_its_own() -> None:
     follows = [config("sgd", 0.1, 0), config("adamw", 0.001, 0)]
     assert [axis.name for axis in axes(follows)] == ["choices.optimizer"]
+    untold = [{key: value for key, value in each.items() if key != "choices"} for each in follows]
+    assert [(axis.name, axis.path) for axis in axes(untold)] == [("optimizer._target_", "optimizer.value._target_")]
     free = [*follows, config("adamw", 0.1, 0)]
     assert [(axis.name, axis.log) for axis in axes(free)] == [("choices.optimizer", False), ("optimizer.lr", True)]

@@ -61,8 +61,9 @@ def _no_option(flag: str) -> str:
     from trainer.config import SCALARS
 
     name = flag.lstrip("-").partition("=")[0]
-    hint = f"type {name}=VALUE" if name in SCALARS else did_you_mean(flag, ("-m", *_QUESTIONS))
-    return f"{flag}: is no option; {hint}"
+    hint = f"type {name}=VALUE" if name in SCALARS or "." in name else did_you_mean(flag, ("-m", *_QUESTIONS))
+    agent = "; a sweep file of wandb's says ${args_no_hyphens}" if os.environ.get("WANDB_SWEEP_ID") else ""
+    return f"{flag}: is no option; {hint}{agent}"
 
 
 _QUESTIONS = (

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from trainer import config
 from trainer.errors import ConfigError, TrainerError
 from trainer.folder import RunFolder, shown
 from trainer.report import board as boards
@@ -103,32 +104,40 @@ def of_folder(path: Path, name: str | None = None) -> tuple[Target, Board, int]:
     if spec is not None and spec.group == path.parent.name:
         path = path.parent
     entries = find_runs([str(path)])
-    places, groups, ids, shows = set(), [], [], []
-    for entry in entries:
-        box = Mailbox(entry.folder)
-        spec, sent = box.last_spec(), box.read(Sent)
-        wandb = {key: entry.config.get(f"wandb.{key}") for key in ("project", "entity", "group")}
-        places.add((spec.project, spec.entity) if spec else (wandb["project"], wandb["entity"]))
-        group = spec.group if spec else wandb["group"]
-        if group:
-            groups.append(group)
-        else:
-            ids.append((sent.id if sent else "") or str(entry.status.get("wandb_id") or entry.folder.path.name))
-        shows.append(_shown(entry, spec.config if spec else {}))
-    if len(places) > 1:
-        told = ", ".join(sorted(str(project) for project, _ in places))
+    meant = [entry for entry in entries if Mailbox(entry.folder).last_spec()] or entries  # others are not on wandb
+    places = [_place(entry) for entry in meant]
+    projects = {project for project, _, _ in places if project}
+    entities = {entity for _, entity, _ in places if entity}
+    if len(projects) > 1 or len(entities) > 1:
+        told = ", ".join(sorted({f"{entity or '...'}/{project}" for project, entity, _ in places}))
         raise ConfigError(f"{shown(path)}: holds runs of several projects ({told}); give the folder of a sweep")
-    ((project, entity),) = places
-    if not project:
+    if not projects:
         raise ConfigError(f"{shown(path)}: says no project; its runs hold no config.yaml")
+    groups = dict.fromkeys(group for _, _, group in places if group)
+    ids = [_id(entry) for entry, (_, _, group) in zip(meant, places, strict=True) if not group]
     status = next((entry.status for entry in entries if entry.status.get("monitor")), {})
-    board = Board(shows, status.get("monitor", "val/loss"), status.get("mode", "min"), list(dict.fromkeys(groups)), ids)
-    left = sum(sync_command(entry.folder) is not None for entry in entries)
-    return Target(project, entity, _named(name, path.name)), board, left
+    shows = [_shown(entry) for entry in meant]
+    board = Board(shows, status.get("monitor", "val/loss"), status.get("mode", "min"), list(groups), ids)
+    left = sum(sync_command(entry.folder) is not None for entry in meant)
+    return Target(projects.pop(), entities.pop() if entities else None, _named(name, path.name)), board, left
 
 
-def _shown(entry: Entry, sent: dict[str, Any]) -> Shown:
-    folder, result = entry.folder, entry.status.get("result") or {}
+def _place(entry: Entry) -> tuple[str | None, str | None, str | None]:
+    """The project, the entity and the group of a run."""
+    spec = Mailbox(entry.folder).last_spec()
+    if spec is not None:
+        return spec.project, spec.entity, spec.group
+    project, entity, group = (entry.config.get(f"wandb.{key}") for key in ("project", "entity", "group"))
+    return project, entity, group
+
+
+def _id(entry: Entry) -> str:
+    sent = Mailbox(entry.folder).read(Sent) or Sent()
+    return sent.id or str(entry.status.get("wandb_id") or entry.folder.path.name)
+
+
+def _shown(entry: Entry) -> Shown:
+    folder, result, spec = entry.folder, entry.status.get("result") or {}, Mailbox(entry.folder).last_spec()
     rows = [result.get("best") or {}, result.get("last") or {}]
     for line in Tail(folder.metrics).lines()[-200:] if not rows[0] else ():
         with contextlib.suppress(ValueError):
@@ -139,7 +148,9 @@ def _shown(entry: Entry, sent: dict[str, Any]) -> Shown:
     for file in sorted(folder.media.glob("step-*/panels.json"))[-1:]:
         with contextlib.suppress(OSError, ValueError):
             pictures = {str(panel["name"]) for panel in json.loads(file.read_text(encoding="utf-8"))}
-    return Shown(sent or entry.config, logged, pictures)
+    if spec is not None and spec.config:
+        return Shown(spec.config, logged, pictures)
+    return Shown(config.plain(config.read(folder.config)) if entry.config else {}, logged, pictures)
 
 
 # ------------------------------------------------------------------------------------------------------------ on wandb

@@ -71,9 +71,15 @@ def _path(name: str) -> str:
 
 def axes(configs: Sequence[Mapping[str, Any]]) -> list[Axis]:
     """The keys in which runs differ: the files that were chosen, then values that do not follow from those."""
-    values = [{key: value for key, value in flat(each).items() if key.split(".")[0] not in ASIDE} for each in configs]
-    chosen = [key for key in _keys(values) if key.startswith("choices.") and _varies(values, key)]
-    groups = {key.partition(".")[2]: key for key in chosen}
+    values = [
+        {key: value for key, value in flat(each).items() if key.removeprefix("choices.").split(".")[0] not in ASIDE}
+        for each in configs
+    ]
+    groups: dict[str, str] = {}  # those of which runs have different files, and the key that tells which
+    for key in sorted(_keys(values), key=lambda key: key.endswith("._target_")):  # where nobody noted the files
+        group = key.removeprefix("choices.").removesuffix("._target_")
+        if group != key and group not in groups and "." not in group and _varies(values, key):
+            groups[group] = key
     free = []
     for key in _keys(values):
         group = key.split(".")[0]
@@ -82,7 +88,8 @@ def axes(configs: Sequence[Mapping[str, Any]]) -> list[Axis]:
             same_file.setdefault(each.get(groups.get(group, "")), []).append(each)
         if group != "choices" and key not in groups and any(_varies(some, key) for some in same_file.values()):
             free.append(key)
-    found = [key for key in chosen if key != "choices.experiment"] + sorted(free, key=lambda key: key == "seed")
+    groups.pop("experiment", None)
+    found = [*groups.values(), *sorted(free, key=lambda key: key == "seed")]
     dotted = {key for each in configs for key in each if "." in key}
     nested = {key for each in configs for key in flat({k: v for k, v in each.items() if "." not in k})}
     return [
@@ -183,7 +190,8 @@ def _column(key: Axis) -> Any:
             return found
 
     kind = wr.ParallelCoordinatesPlotColumn if key.nested else Dotted
-    return kind(metric=wr.Config(key.name), display_name=key.name.removeprefix("choices."), log=key.log or None)
+    shown = key.name.removeprefix("choices.").removesuffix("._target_")
+    return kind(metric=wr.Config(key.name), display_name=shown, log=key.log or None)
 
 
 def _section(name: str, panels: list[Any]) -> Any:
