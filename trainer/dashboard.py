@@ -61,13 +61,13 @@ def program(words: Sequence[str]) -> int:
     if path.is_dir():
         target, board, left = of_folder(path, given.name)
     else:
-        target, board, left = _of_project(given.source, given.name), None, 0
+        target, board, left = _of_project(given.source, given.name), None, ""
     if importlib.util.find_spec("wandb_workspaces") is None:
         raise ConfigError(INSTALL)
     url, new = _saved(target, board, path)
     print(f"{'made' if new else 'brought up to date'}  {url}")
     if left:
-        print(f"{left} of its runs are not there yet: trainer-sync {shown(path)}")
+        print(left)
     return 0
 
 
@@ -91,8 +91,8 @@ def _named(given: str | None, otherwise: str) -> str:
 # ---------------------------------------------------------------------------------------------------------- of a folder
 
 
-def of_folder(path: Path, name: str | None = None) -> tuple[Target, Board, int]:
-    """What is to be shown of a sweep's or a run's folder, or one above several; and how many runs wandb has not all of.
+def of_folder(path: Path, name: str | None = None) -> tuple[Target, Board, str]:
+    """What is to be shown of a sweep's or a run's folder, or one above several; and a word on what wandb lacks of it.
 
     A job of a sweep stands for the sweep.
 
@@ -118,7 +118,10 @@ def of_folder(path: Path, name: str | None = None) -> tuple[Target, Board, int]:
     status = next((entry.status for entry in entries if entry.status.get("monitor")), {})
     shows = [_shown(entry) for entry in meant]
     board = Board(shows, status.get("monitor", "val/loss"), status.get("mode", "min"), list(groups), ids)
-    left = sum(sync_command(entry.folder) is not None for entry in meant)
+    waiting = sum(sync_command(entry.folder) is not None for entry in meant)
+    left = f"{waiting} of its runs are not there yet: trainer-sync {shown(path)}" if waiting else ""
+    if not any(entry.folder.shipper.is_dir() for entry in meant):
+        left = "its runs were trained with wandb.mode=disabled, so wandb has none of them"
     return Target(projects.pop(), entities.pop() if entities else None, _named(name, path.name)), board, left
 
 
@@ -128,7 +131,7 @@ def _place(entry: Entry) -> tuple[str | None, str | None, str | None]:
     if spec is not None:
         return spec.project, spec.entity, spec.group
     project, entity, group = (entry.config.get(f"wandb.{key}") for key in ("project", "entity", "group"))
-    return project, entity, group
+    return project, entity, group or entry.folder.path.parent.name
 
 
 def _id(entry: Entry) -> str:
