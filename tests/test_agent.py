@@ -73,6 +73,7 @@ def test_each_run_of_an_agent_is_the_one_that_it_announced_and_belongs_to_the_sw
     assert {(run.sweep, run.project, run.state, run.exit_code) for run in agents.server.runs} == {
         ("sweep001", "p", "finished", 0)
     }
+    assert {run.upserts[0].get("sweep") for run in agents.server.runs} == {"sweep001"}, "told by the run itself"
     assert all(values.keys() == {"optimizer", "optimizer.lr", "scheduler", "seed"} for values in agents.offered)
 
 

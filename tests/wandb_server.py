@@ -255,7 +255,8 @@ class Backend:
             if v.get(src) is not None:
                 setattr(run, dst, v[src])
         if run.state != "running" and not run.writers:  # a new life of the run
-            run.state, run.exit_code, run.preempting = "running", None, False
+            run.preempting = run.preempting and run.exit_code is None  # else the client only changed its config
+            run.state, run.exit_code = "running", None
         return {"upsertBucket": {"bucket": self._bucket(run), "inserted": inserted}}
 
     def op_RunResumeStatus(self, v, q):
