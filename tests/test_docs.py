@@ -18,7 +18,7 @@ from trainer.errors import ConfigError
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md")])
-TYPED = ("choosing", "optimizers", "schedules", "losses", "tracking")
+TYPED = ("choosing", "optimizers", "schedules", "losses", "tracking", "dashboards")
 
 # What stands in a page for something of the reader's own, or for a package that the tests do without.
 STAND_INS = {

@@ -25,13 +25,14 @@ FLOORS = {
     "loop": 3, "rehearsal": 3, "accounts": 3, "capsule": 3, "replay": 3, "resuming": 3, "lr_find": 3,
     "_hydra": 4, "signatures": 4, "scheduling": 4, "consistency": 4, "config": 4, "overrides": 4, "preview": 4,
     "build": 4,
-    "cli": 5, "run": 5, "help": 5, "sweep": 5, "report": 5, "sync": 5, "fetch": 5,
+    "cli": 5, "run": 5, "help": 5, "sweep": 5, "report": 5, "sync": 5, "fetch": 5, "agent": 5, "dashboard": 5,
     "__init__": 5,
 }  # fmt: skip
 
 # Who may import what comes from outside; everything else may be imported by all.
 ALLOWED = {
-    "wandb": {"tracking.shipper"},
+    "wandb": {"tracking.shipper", "dashboard"},
+    "wandb_workspaces": {"report.board", "dashboard"},
     "hydra": {"_hydra", "config", "overrides", "build"},
     "omegaconf": {"_hydra", "config", "overrides", "build"},
     **dict.fromkeys(("torchvision", "timm", "monai", "transformers"), set[str]()),
@@ -40,7 +41,7 @@ ALLOWED = {
 # Imported by the child process that talks to wandb, which has to start at once.
 WITHOUT_TORCH = ("trainer", "trainer.cli", "trainer.errors", "trainer.durations", "trainer.records", "trainer.folder",
                  "trainer.colors", "trainer.tracking.base", "trainer.tracking.journal", "trainer.tracking.console",
-                 "trainer.tracking.shipper")  # fmt: skip
+                 "trainer.tracking.shipper", "trainer.dashboard")  # fmt: skip
 
 
 def module_name(path: Path) -> str:

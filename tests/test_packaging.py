@@ -55,13 +55,14 @@ def test_the_wheel_holds_the_package_and_every_config_and_nothing_else(wheel: Pa
     assert not [name for name in names if "test" in name or "__pycache__" in name]
 
 
-def test_the_wheel_has_the_six_commands(wheel: Path, installed: Path) -> None:
+def test_the_wheel_has_the_seven_commands(wheel: Path, installed: Path) -> None:
     parser = configparser.ConfigParser()
     parser.read(next(installed.glob("*.dist-info/entry_points.txt")))
     assert dict(parser["console_scripts"]) == {
         "trainer": "trainer.cli:train",
         "trainer-check": "trainer.cli:check",
         "trainer-compare": "trainer.cli:compare",
+        "trainer-dashboard": "trainer.cli:dashboard",
         "trainer-evaluate": "trainer.cli:evaluate",
         "trainer-replay": "trainer.cli:replay",
         "trainer-sync": "trainer.cli:sync",
@@ -76,7 +77,7 @@ def test_the_wheel_has_the_version_and_the_license_of_the_project(installed: Pat
     assert (metadata.parent / "licenses" / "LICENSE").is_file()
 
 
-@pytest.mark.parametrize("entry", ["train", "check", "compare", "evaluate", "sync"])
+@pytest.mark.parametrize("entry", ["train", "check", "compare", "dashboard", "evaluate", "sync"])
 def test_each_command_can_be_imported_from_the_wheel(installed: Path, entry: str) -> None:
     code = f"import trainer.cli; print(trainer.__file__, callable(trainer.cli.{entry}))"
     environment = {**os.environ, "PYTHONPATH": str(installed)}

@@ -16,14 +16,16 @@ from torch.utils.data import DataLoader
 import trainer
 from tests.small import Recorder, Regression, StopAt, bits, make_trainer, network, newest, points, sgd
 from trainer import _hydra
+from trainer.agent import Announced
 from trainer.data.base import Data
 from trainer.errors import BusyError, ConfigError, DataError
 from trainer.folder import RunFolder
 from trainer.hooks import Hook
 from trainer.loop import Trainer
 from trainer.records import Outcome
-from trainer.run import Place, run
+from trainer.run import Place, _shipper, run
 from trainer.schedules import cosine
+from trainer.tracking.mailbox import Mailbox, Spec
 
 WORDS = ["experiment=digits", "epochs=1", "wandb.mode=disabled", "world.threads=1", "debug=quick"]
 
@@ -41,6 +43,21 @@ def test_a_folder_that_was_made_for_a_run_that_cannot_start_is_gone_again(tmp_pa
     with pytest.raises(ConfigError):
         run(_hydra.compose([*WORDS, "model=unet"]), Place(RunFolder(tmp_path / "runs/run"), "never"))
     assert not (tmp_path / "runs").exists()
+
+
+def test_a_run_of_a_sweep_of_wandb_that_somebody_goes_on_with_by_hand_stays_what_it_was(tmp_path: Path) -> None:
+    folder, cfg = RunFolder(tmp_path / "run"), _hydra.compose([*WORDS, "wandb.project=other"])
+    folder.create()
+    agent = Announced("sweep", "id", "theirs", None, {"optimizer": "adamw", "seed": 0})
+    for place in (Place(folder, "auto", None, {"optimizer": "adamw"}, agent), Place(folder, "auto")):
+        shipper = _shipper(cfg, place)
+        assert folder.read_status()["wandb_id"] == "id"
+        Mailbox(folder).clear()
+        shipper._box.write(shipper._spec)
+        spec = Mailbox(folder).read(Spec)
+        assert spec is not None
+        assert (spec.id, spec.sweep, spec.project) == ("id", "sweep", "theirs")
+        assert (spec.config["optimizer"], spec.config["choices"]) == ("adamw", {"optimizer": "adamw"})
 
 
 def test_a_training_that_was_interrupted_goes_on_when_fit_is_called_again(tmp_path: Path) -> None:

@@ -28,7 +28,7 @@ What a test can do to the server while a client runs:
     server.unknown                         GraphQL operations this server does not know (must be empty)
 
 How it is built: client -> Gate (TCP, can be closed) -> Backend (what wandb-core 0.31.0 sends, answered as its
-GraphQL documents require). Not covered: sweep agents, the "crashed" state by missing heartbeats.
+GraphQL documents require). Not covered: the "crashed" state by missing heartbeats, the search of a sweep (a grid of all values is given out).
 """
 from __future__ import annotations
 
@@ -63,6 +63,8 @@ class Run:
     job_type: str = ""
     host: str = ""
     sweep: str | None = None
+    announced: dict = dataclasses.field(default_factory=dict)  # the parameters that a sweep chose
+    preempting: bool = False  # the client said so; of a run of a sweep an exit with an error then means: again
     state: str = "running"
     exit_code: int | None = None
     stopped: bool = False
@@ -114,6 +116,35 @@ class Run:
         }
 
 
+@dataclasses.dataclass
+class Sweep:
+    id: str
+    entity: str
+    project: str
+    text: str  # the file, as YAML
+    state: str = "RUNNING"
+    waiting: list = dataclasses.field(default_factory=list)  # the parameters of runs that are still to begin
+    runs: list = dataclasses.field(default_factory=list)
+
+    def node(self) -> dict:
+        runs = [{"node": {"name": r.id, "state": r.state, "config": json.dumps(r.raw_config), "exitcode": r.exit_code,
+                          "heartbeatAt": None, "shouldStop": r.stopped, "failed": r.state == "failed",
+                          "stopped": r.stopped, "running": r.state == "running", "sampledHistory": [],
+                          "summaryMetrics": json.dumps(r.raw_summary)}} for r in self.runs]
+        return {"id": f"U3dlZXA6{self.id}", "name": self.id, "method": "grid", "state": self.state, "config": self.text,
+                "description": None, "createdAt": None, "heartbeatAt": None, "updatedAt": None, "bestLoss": None,
+                "earlyStopJobRunning": False, "controller": None, "scheduler": None, "runs": {"edges": runs}}
+
+
+def combinations(text: str) -> list[dict]:
+    """The runs of a sweep: the grid of all `values`; of a range its ends."""
+    import itertools, yaml
+    found = {}
+    for name, p in yaml.safe_load(text)["parameters"].items():
+        found[name] = p["values"] if "values" in p else [p["value"]] if "value" in p else [p["min"], p["max"]]
+    return [{k: {"value": v} for k, v in zip(found, each)} for each in itertools.product(*found.values())]
+
+
 # ----------------------------------------------------------------------------- server
 class Backend:
     """State + GraphQL/FileStream/storage semantics of the server side that wandb-core talks to."""
@@ -128,6 +159,9 @@ class Backend:
         self.blobs: dict[str, bytes] = {}  # storage key -> content
         self.artifacts: dict[str, dict] = {}
         self.features: dict[str, bool] = {}
+        self.sweeps: dict[str, Sweep] = {}
+        self.agents: dict[str, Sweep] = {}
+        self.views: dict[str, dict] = {}  # the variables of the last UpsertView2 of each, by its id
         self.public_url = ""  # base URL that clients use for storage
         self.t0 = time.time()
 
@@ -221,6 +255,7 @@ class Backend:
             if v.get(src) is not None:
                 setattr(run, dst, v[src])
         if run.state != "running" and not run.writers:  # a new life of the run
+            run.preempting = run.preempting and run.exit_code is None  # else the client only changed its config
             run.state, run.exit_code = "running", None
         return {"upsertBucket": {"bucket": self._bucket(run), "inserted": inserted}}
 
@@ -306,9 +341,76 @@ class Backend:
 
     def op_Runs(self, v, q):
         hits = [r for r in self.runs.values() if r.project == v["project"] and r.entity == v["entity"]]
+        if not hits:
+            return {"project": None}
         return {"project": {"internalId": "1", "runCount": len(hits), "readOnly": False, "runs": {
             "edges": [{"node": self._run(r), "cursor": r.id} for r in hits],
             "pageInfo": {"endCursor": None, "hasNextPage": False}}}}
+
+    # -- sweeps
+    def op_UpsertSweep(self, v, q):
+        entity, project = v.get("entityName") or ENTITY, v.get("projectName") or "uncategorized"
+        sweep = next((s for s in self.sweeps.values() if s.node()["id"] == v.get("id")), None)
+        if sweep is None:
+            sweep = Sweep(f"sweep{len(self.sweeps) + 1:03}", entity, project, v["config"])
+            sweep.waiting = combinations(v["config"])
+            self.sweeps[sweep.id] = sweep
+        sweep.text, sweep.state = v.get("config") or sweep.text, v.get("state") or sweep.state
+        return {"upsertSweep": {"configValidationWarnings": [], "sweep": {"name": sweep.id, "project": {
+            "id": "UHJvamVjdDox", "name": sweep.project, "entity": {"id": "RW50aXR5OjE=", "name": sweep.entity}}}}}
+
+    def op_SweepWithRuns(self, v, q):
+        sweep = self.sweeps.get(v["sweep"])
+        found = sweep and (v.get("project"), v.get("entity") or ENTITY) == (sweep.project, sweep.entity)
+        return {"project": {"sweep": sweep.node() if found else None}}
+
+    def op_GetSweepState(self, v, q):
+        return self.op_SweepWithRuns(v, q)
+
+    def op_CreateAgent(self, v, q):
+        id = f"QWdlbnQ6{len(self.agents) + 1}"
+        self.agents[id] = self.sweeps[v["sweep"]]
+        return {"createAgent": {"agent": {"id": id}}}
+
+    def op_Heartbeat(self, v, q):
+        """What the agent is to do: stop a run, begin one (which then is there, with its parameters), or end."""
+        sweep, running = self.agents[v["id"]], json.loads(v["runState"])
+        stopped = [r.id for r in sweep.runs if r.stopped and r.id in running]
+        commands = [{"type": "stop", "run_id": id} for id in stopped]
+        if not running and (again := next((r for r in sweep.runs if r.state == "preempted"), None)):
+            again.state = "pending"
+            commands.append(self._begin(again, "resume"))
+        elif not running and sweep.waiting and sweep.state == "RUNNING":
+            run = self.create(sweep.entity, sweep.project, f"{sweep.id}-{len(sweep.runs) + 1}")
+            run.sweep, run.state, run.raw_config = sweep.id, "pending", sweep.waiting.pop(0)
+            run.announced = run.raw_config
+            sweep.runs.append(run)
+            commands.append(self._begin(run, "run"))
+        elif not running:
+            sweep.state = "FINISHED"
+            commands.append({"type": "exit"})
+        return {"agentHeartbeat": {"agent": {"id": v["id"]}, "commands": json.dumps(commands)}}
+
+    def _begin(self, run: Run, kind: str) -> dict:
+        import yaml
+        program = yaml.safe_load(self.sweeps[run.sweep].text).get("program", "train.py")
+        return {"type": kind, "run_id": run.id, "program": program, "args": run.announced, "logs": []}
+
+    # -- views of a project
+    def op_View(self, v, q):
+        if not any((r.entity, r.project) == (v["entityName"], v["projectName"]) for r in self.runs.values()):
+            return {"project": None}
+        found = [view for view in self.views.values() if view["name"] == v["viewName"]
+                 and (view["entityName"], view["projectName"]) == (v["entityName"], v["projectName"])]
+        return {"project": {"allViews": {"edges": [
+            {"node": {"id": view["id"], "displayName": view["displayName"], "spec": view["spec"]}} for view in found]}}}
+
+    def op_UpsertView2(self, v, q):
+        """As an id names a view, so does a name within its project."""
+        known = [id for id, view in self.views.items() if view["name"] == v["name"] or id == v.get("id")]
+        id = known[0] if known else f"Vmlldzo{len(self.views) + 1}"
+        self.views[id] = {**v, "id": id}
+        return {"upsertView": {"view": {"id": id, "name": v["name"]}, "inserted": not known}}
 
     def op_RunStoppedStatus(self, v, q):
         run = self.get(v.get("entityName"), v.get("projectName"), v["runId"])
@@ -465,10 +567,12 @@ class Backend:
                 if name == "wandb-summary.json" and part["content"]:
                     run.raw_summary = json.loads(part["content"][-1])
             if body.get("preempting"):
-                run.state = "preempting"
+                run.state, run.preempting = "preempting", True
             if body.get("complete"):
                 run.exit_code = body.get("exitcode")
                 run.state = "finished" if run.exit_code == 0 else "failed"
+                if run.exit_code and run.preempting and run.sweep:
+                    run.state = "preempted"
             return 200, {"limits": {}, "stopped": run.stopped}
 
     # -- storage

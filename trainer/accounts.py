@@ -79,6 +79,8 @@ def _facts(trainer: Trainer, size: int) -> dict[str, Any]:
         "parameters": size,
         "trainable": sum(p.numel() for p in trainer.model.parameters() if p.requires_grad),
         "steps": trainer.steps,
+        "monitor": trainer.best.monitor,
+        "mode": trainer.best.mode,
         "samples": trainer.loader.samples,
         "val_samples": len(val) if val is not None else 0,  # type: ignore[arg-type]
         "data": trainer.data.fingerprint(),

@@ -1,4 +1,4 @@
-"""The programs: `trainer`, `trainer-evaluate`, `trainer-check`, `trainer-compare`, `trainer-replay`, `trainer-sync`."""
+"""The programs: `trainer`, and `trainer-check`, `-compare`, `-dashboard`, `-evaluate`, `-replay`, `-sync`."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import shlex
 import shutil
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -60,8 +61,9 @@ def _no_option(flag: str) -> str:
     from trainer.config import SCALARS
 
     name = flag.lstrip("-").partition("=")[0]
-    hint = f"type {name}=VALUE" if name in SCALARS else did_you_mean(flag, ("-m", *_QUESTIONS))
-    return f"{flag}: is no option; {hint}"
+    hint = f"type {name}=VALUE" if name in SCALARS or "." in name else did_you_mean(flag, ("-m", *_QUESTIONS))
+    agent = "; a sweep file of wandb's says ${args_no_hyphens}" if os.environ.get("WANDB_SWEEP_ID") else ""
+    return f"{flag}: is no option; {hint}{agent}"
 
 
 _QUESTIONS = (
@@ -94,15 +96,19 @@ def _hydra_only(words: list[str]) -> int:
 def _single(overrides: list[str]) -> tuple[DictConfig, Place]:
     """The config of one run and where it goes."""
     from trainer import _hydra, run
+    from trainer.agent import announced
     from trainer.overrides import check
     from trainer.records import RESUME_WORDS
+    from trainer.sweep import job_place
 
     folder = next((word.partition("=")[2] for word in reversed(overrides) if word.startswith("resume=")), "")
     folder = folder.strip("'\"")
     if folder and folder not in (*RESUME_WORDS, "null"):
         return _resumed(folder, [word for word in overrides if not word.startswith("resume=")])
-    cfg = check(overrides)
-    return cfg, run.place(cfg, _hydra.choices(overrides))
+    cfg, chosen = check(overrides), _hydra.choices(overrides)
+    if agent := announced():  # as a job of a sweep, so that all runs of the agents lie in one folder
+        return cfg, replace(job_place(cfg, overrides, chosen), agent=agent)
+    return cfg, run.place(cfg, chosen)
 
 
 def _resumed(path: str, overrides: list[str]) -> tuple[DictConfig, Place]:
@@ -304,26 +310,16 @@ def _compare(words: list[str]) -> int:
 
 def sync(argv: Sequence[str] | None = None) -> int:
     """`trainer-sync FOLDER...`: sends to wandb what it does not have of the runs in a folder tree, and checks it."""
-    words = list(sys.argv[1:] if argv is None else argv)
-    return _guarded(lambda: _sync(words))
+    from trainer.sync import program
+
+    return _guarded(lambda: program(list(sys.argv[1:] if argv is None else argv)))
 
 
-def _sync(words: list[str]) -> int:
-    import argparse
+def dashboard(argv: Sequence[str] | None = None) -> int:
+    """`trainer-dashboard PROJECT|PATH`: a view on wandb that compares the runs of a sweep or a project."""
+    from trainer.dashboard import program
 
-    from trainer.dotenv import load_env
-    from trainer.sync import sync as send
-    from trainer.tracking.resend import SECONDS
-
-    parser = argparse.ArgumentParser("trainer-sync", description=sync.__doc__)
-    parser.add_argument("folders", nargs="+", help="run folders, sweeps, or folders that hold them")
-    parser.add_argument("--dry-run", action="store_true", help="lists what would be sent; asks no server")
-    parser.add_argument("--timeout", type=float, default=SECONDS, metavar="SECONDS", help="for each run (%(default)g)")
-    given = parser.parse_args(words)
-    if not given.timeout > 0:
-        raise ConfigError(f"--timeout: {given.timeout:g} must be more than 0 (seconds)")
-    load_env()
-    return send(given.folders, seconds=given.timeout, dry_run=given.dry_run)
+    return _guarded(lambda: program(list(sys.argv[1:] if argv is None else argv)))
 
 
 def _guarded(program: Callable[[], Any]) -> int:

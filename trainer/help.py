@@ -58,6 +58,7 @@ Other commands
   trainer-replay RUN_FOLDER    where in the model a step went wrong: NaN, an exception
   trainer-compare FOLDER ...   compares runs in a table (--csv FILE)
   trainer-sync FOLDER ...      sends runs to wandb that are not there yet, and checks what arrived
+  trainer-dashboard FOLDER     a view on wandb that compares the runs of a sweep, or of a PROJECT
 
 Exit codes
   0 done        1 the run, or one of the sweep, failed   2 wrong config or data, nothing was begun

@@ -9,18 +9,22 @@ import subprocess
 import time
 import traceback
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import trainer
 from trainer import config
 from trainer._hydra import instantiate
+from trainer.agent import Announced, kept
 from trainer.errors import CheckpointError, ConfigError, TrainerError
 from trainer.folder import RunFolder, claim, write_whole
 from trainer.records import RESUME_WORDS, Outcome, Resume
+from trainer.sync import Job, send
 from trainer.tracking.console import HeldBack
 from trainer.tracking.defaults import trackers, wandb_id
+from trainer.tracking.mailbox import Mailbox
+from trainer.tracking.resend import SECONDS
 from trainer.tracking.shipper import Shipper
 
 if TYPE_CHECKING:
@@ -42,12 +46,14 @@ class Place:
         folder: the run folder. resume: what to do with a run that is there already.
         sweep: the folder of the sweep that it is a job of, or None.
         choices: the file chosen in each config group.
+        agent: what an agent of wandb's announced, where one started this run.
     """
 
     folder: RunFolder
     resume: Resume = "never"
     sweep: Path | None = None
     choices: Mapping[str, Any] | None = None
+    agent: Announced | None = None
 
 
 def place(cfg: DictConfig, choices: Mapping[str, Any]) -> Place:
@@ -95,6 +101,13 @@ def run(cfg: DictConfig, at: Place) -> Outcome:
     Raises:
         TrainerError: the run could not start, or failed; a folder made for a run that could not start is gone again.
     """
+    outcome = _run(cfg, at)
+    if at.agent is not None and at.agent.id != at.folder.read_status().get("wandb_id"):
+        _hand_over(cfg, at)
+    return outcome
+
+
+def _run(cfg: DictConfig, at: Place) -> Outcome:
     folder = at.folder
     with folder.hold():
         fresh = {path.name for path in folder.path.iterdir()} <= {".lock"}  # made for this run, so it may go again
@@ -123,21 +136,8 @@ def _log_traceback(folder: RunFolder) -> None:
 
 
 def _train(cfg: DictConfig, at: Place) -> Outcome:
-    folder = at.folder
-    id = wandb_id(folder)
-    digest = folder.read_status().get("config_hash") or config.digest(cfg)
-    code = code_version()
-    folder.write_status(config_hash=digest, wandb_id=id, code_version=code)
+    folder, shipper = at.folder, _shipper(cfg, at)
     write_whole(folder.config, config.unresolved_yaml(config.from_anywhere(cfg)))
-    shipper = Shipper(
-        folder,
-        instantiate(cfg.wandb, "wandb"),
-        id=id,
-        name=folder.path.name,
-        group=at.sweep.name if at.sweep else None,
-        dir=at.sweep,
-        config={**config.plain(cfg), "choices": dict(at.choices or {}), "code": code},
-    )
     shipper.launch()  # wandb is imported there while torch is imported here
     try:
         from trainer.build import build
@@ -146,6 +146,43 @@ def _train(cfg: DictConfig, at: Place) -> Outcome:
             return build(cfg, folder, resume=at.resume, trackers=trackers(folder, shipper, early)).fit()
     finally:
         shipper.abandon()
+
+
+def _shipper(cfg: DictConfig, at: Place) -> Shipper:
+    """What sends the run to wandb; its id there, and by whom it was announced, are kept with the run."""
+    folder, settings, code = at.folder, instantiate(cfg.wandb, "wandb"), code_version()
+    agent, status, before = at.agent or kept(at.folder), folder.read_status(), Mailbox(folder).last_spec()
+    choices = at.choices or (before.config.get("choices") if before else None) or {}
+    values = {**config.plain(cfg), "choices": dict(choices), "code": code}
+    known: dict[str, Any] = {"wandb_id": wandb_id(folder)}
+    if agent is not None:
+        known = {"wandb_id": agent.id, "agent": asdict(agent)}
+        values = agent.config(values)
+        place = {"project": agent.project or settings.project, "entity": agent.entity or settings.entity}
+        settings = replace(settings, **place)
+        if status.get("wandb_id") not in (None, agent.id):
+            print(
+                f"{folder}: was {status['wandb_id']} on wandb; all of it is sent as {agent.id} of sweep {agent.sweep}"
+            )
+    folder.write_status(config_hash=status.get("config_hash") or config.digest(cfg), code_version=code, **known)
+    return Shipper(
+        folder,
+        settings,
+        id=known["wandb_id"],
+        name=folder.path.name,
+        group=at.sweep.name if at.sweep else None,
+        dir=at.sweep,
+        config=values,
+        sweep=agent.sweep if agent else None,
+    )
+
+
+def _hand_over(cfg: DictConfig, at: Place) -> None:
+    """Sends a finished run whole as the one that an agent announced, which awaits its result."""
+    if _shipper(cfg, at).rename():
+        job = Job(at.folder)
+        send(job, SECONDS)
+        print(f"{at.folder}: {job.line}", flush=True)
 
 
 def refuse_changes(cfg: DictConfig, folder: RunFolder) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import json
 import os
@@ -50,6 +51,22 @@ class Job:
     def line(self) -> str:
         known = {"there": f"{count(self.rows, 'row')} there already", "failed": f"FAILED: {self.text}"}
         return "  ".join(filter(None, (known.get(self.state, f"{self.state}: {self.text}"), self.url)))
+
+
+def program(words: Sequence[str]) -> int:
+    """What `trainer-sync` does with the words after it."""
+    about = "Sends to wandb what it does not have of the runs in a folder tree, and checks what arrived."
+    parser = argparse.ArgumentParser("trainer-sync", description=about)
+    parser.add_argument("folders", nargs="+", help="run folders, sweeps, or folders that hold them")
+    parser.add_argument("--dry-run", action="store_true", help="lists what would be sent; asks no server")
+    parser.add_argument("--timeout", type=float, default=SECONDS, metavar="SECONDS", help="for each run (%(default)g)")
+    given = parser.parse_args(words)
+    if not given.timeout > 0:
+        raise ConfigError(f"--timeout: {given.timeout:g} must be more than 0 (seconds)")
+    from trainer.dotenv import load_env
+
+    load_env()
+    return sync(given.folders, seconds=given.timeout, dry_run=given.dry_run)
 
 
 def sync(paths: Sequence[str], *, seconds: float = SECONDS, dry_run: bool = False) -> int:

@@ -32,6 +32,7 @@ class Spec:
             were sent before and come later than that do not count any more.
         monitor, direction: the metric that decides what is best, and `min` or `max`.
         model_every: seconds between two models while training, 0 for the end alone, None for no artifacts at all.
+        sweep: the sweep of wandb whose agent started the run, and knows it by its id already.
     """
 
     id: str
@@ -52,6 +53,7 @@ class Spec:
     finish_timeout: float = 60.0
     model_every: float | None = 0.0
     side_by_side: bool = False
+    sweep: str | None = None
 
 
 @dataclass(frozen=True)

@@ -43,6 +43,8 @@ class Sender:
     def __init__(self, wandb: Any, folder: RunFolder, spec: Spec, child: bool, again: bool = False) -> None:
         self.folder, self.spec, self.box = folder, spec, Mailbox(folder)
         self.sent = self.box.read(Sent) or Sent()
+        if spec.sweep and self.sent.id != spec.id:  # the agent awaits a run of its own id, whatever there was before
+            self.sent = Sent()
         self.sent.id = self.sent.id or spec.id
         self.count = 0  # rows that were sent
         self.again = again
@@ -164,10 +166,10 @@ class Sender:
 
     def _open_online(self) -> None:
         found = None if self.sent.base is None else there(self._wandb, self.spec, self.sent.id)
-        if found is None:
+        if found is None and not self.spec.sweep:
             self._open_new()
             return
-        if found.last < 0:  # there is nothing to rewind
+        if found is None or found.last < 0:  # there is nothing to rewind; the run of a sweep was announced
             self._append()
             return
         again = [self.sent.base or 0] if self.sent.mode == "offline" else []  # rows that an offline attempt did again
@@ -226,6 +228,7 @@ class Sender:
             x_stats_pid=self.spec.pid,
             x_disable_stats=self.again,
             x_transaction_log_flush_interval=1.0,
+            sweep_id=self.spec.sweep,
         )
         run = self._wandb.init(
             **how,

@@ -111,6 +111,7 @@ class Shipper(Tracker):
         folder: the run folder.
         id, name, group: of the run on wandb. dir: what holds wandb's folder `wandb`; the run folder without.
         config: nested plain values. tags: beside those of the settings.
+        sweep: the sweep of wandb whose agent announced a run of that id.
     """
 
     def __init__(
@@ -124,6 +125,7 @@ class Shipper(Tracker):
         dir: Path | None = None,
         config: Mapping[str, Any] | None = None,
         tags: Sequence[str] = (),
+        sweep: str | None = None,
     ) -> None:
         self.folder, self.settings = folder, settings
         self.stopped = False  # whether somebody pressed Stop on the website
@@ -148,6 +150,7 @@ class Shipper(Tracker):
             finish_timeout=settings.finish_timeout,
             model_every=settings.model_every,
             side_by_side=settings.side_by_side,
+            sweep=sweep,
         )
 
     @property
@@ -205,6 +208,14 @@ class Shipper(Tracker):
                 self._sender.open()
                 self._sender.pump()
         self.messages()
+
+    def rename(self) -> bool:
+        """Says that a run that is over is called otherwise now; whether there is anything to send of it."""
+        before = self._box.last_spec()
+        if before is not None:
+            known = {name: getattr(before, name) for name in ("attempt", "monitor", "direction")}
+            self._box.write(replace(self._spec, **known))
+        return before is not None
 
     def rows(self, rows: Sequence[Row]) -> None:
         self._revive()
