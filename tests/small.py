@@ -23,7 +23,7 @@ from trainer.tracking.base import Plan, Tracker
 from trainer.world import World
 
 # How often torch looks whether loader workers are alive, in seconds: by default 5, which a test would sleep.
-_MultiProcessingDataLoaderIter._try_get_data.__defaults__ = (0.2,)  # type: ignore[attr-defined]
+_MultiProcessingDataLoaderIter._try_get_data.__defaults__ = (0.2,)
 
 
 def points(count: int = 11, seed: int = 1) -> TensorDataset:

@@ -506,7 +506,7 @@ def test_a_sweep_is_checked_as_a_whole_and_each_mistake_is_told_once() -> None:
         check_sweep(["optimizer=sgd,admaw", "epocs=3,4", "epochs=0"])
     keys = [problem.split(":")[0] for problem in caught.value.problems]
     assert sorted(keys) == ["epochs", "epocs", "optimizer"]
-    assert [job for job, _ in check_sweep(["seed=0,1"])] == [["seed=0"], ["seed=1"]]
+    assert [job for job, *_ in check_sweep(["seed=0,1"])] == [["seed=0"], ["seed=1"]]
 
 
 def test_a_sweep_that_cannot_be_expanded_is_told() -> None:

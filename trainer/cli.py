@@ -93,16 +93,16 @@ def _hydra_only(words: list[str]) -> int:
 
 def _single(overrides: list[str]) -> tuple[DictConfig, Place]:
     """The config of one run and where it goes."""
-    from trainer import _hydra, run
-    from trainer.overrides import check
+    from trainer import run
+    from trainer.overrides import check_with_choices
     from trainer.records import RESUME_WORDS
 
     folder = next((word.partition("=")[2] for word in reversed(overrides) if word.startswith("resume=")), "")
     folder = folder.strip("'\"")
     if folder and folder not in (*RESUME_WORDS, "null"):
         return _resumed(folder, [word for word in overrides if not word.startswith("resume=")])
-    cfg = check(overrides)
-    return cfg, run.place(cfg, _hydra.choices(overrides))
+    cfg, choices = check_with_choices(overrides)
+    return cfg, run.place(cfg, choices)
 
 
 def _resumed(path: str, overrides: list[str]) -> tuple[DictConfig, Place]:
@@ -135,7 +135,7 @@ def _sweep(overrides: list[str]) -> int:
     from trainer.sweep import Job, job_place, table
     from trainer.tracking.shipper import sync_command
 
-    places = [job_place(cfg, job, _hydra.choices(job)) for job, cfg in check_sweep(overrides)]
+    places = [job_place(cfg, job, choices) for job, cfg, choices in check_sweep(overrides)]
     sys.argv[1:] = ["-m", *overrides]  # Hydra does not take it between two overrides
     code = 0
     job = Job()
@@ -263,7 +263,7 @@ def _check(words: list[str]) -> int:
     overrides, find, told = taken_out(_hydra.implied([word for word in words if not word.startswith("-")]))
     swept = {"-m", "--multirun"} & set(words)
     try:
-        jobs = check_sweep(overrides) if swept else [([], composed(overrides))]
+        jobs = [(job, cfg) for job, cfg, _ in check_sweep(overrides)] if swept else [([], composed(overrides))]
     except ConfigError as error:
         told += error.problems
     if told:
