@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.utils.data import TensorDataset
+from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
 from trainer.checkpoint import Checkpoints
 from trainer.loop import Trainer
@@ -20,6 +21,9 @@ from trainer.schedules import Schedule
 from trainer.tasks import Task
 from trainer.tracking.base import Plan, Tracker
 from trainer.world import World
+
+# How often torch looks whether loader workers are alive, in seconds: by default 5, which a test would sleep.
+_MultiProcessingDataLoaderIter._try_get_data.__defaults__ = (0.2,)
 
 
 def points(count: int = 11, seed: int = 1) -> TensorDataset:

@@ -152,19 +152,20 @@ def compose(overrides: Sequence[str] = ()) -> DictConfig:
     Raises:
         ConfigError: an override does not fit.
     """
+    return compose_with_choices(overrides)[0]
+
+
+def compose_with_choices(overrides: Sequence[str] = ()) -> tuple[DictConfig, dict[str, str]]:
+    """As `compose`, and the file that is chosen in each config group."""
     import hydra
-
-    with session():
-        return hydra.compose(CONFIG_NAME, overrides=list(overrides))
-
-
-def choices(overrides: Sequence[str] = ()) -> dict[str, str]:
-    """The file that is chosen in each config group."""
-    import hydra
+    from omegaconf import open_dict
 
     with session():
         cfg = hydra.compose(CONFIG_NAME, overrides=list(overrides), return_hydra_config=True)
-        return _choices(cfg.hydra)
+        chosen = _choices(cfg.hydra)
+        with open_dict(cfg):
+            del cfg["hydra"]
+        return cfg, chosen
 
 
 def job() -> tuple[list[str], dict[str, str]]:

@@ -95,9 +95,9 @@ def _hydra_only(words: list[str]) -> int:
 
 def _single(overrides: list[str]) -> tuple[DictConfig, Place]:
     """The config of one run and where it goes."""
-    from trainer import _hydra, run
+    from trainer import run
     from trainer.agent import announced
-    from trainer.overrides import check
+    from trainer.overrides import check_with_choices
     from trainer.records import RESUME_WORDS
     from trainer.sweep import job_place
 
@@ -105,10 +105,10 @@ def _single(overrides: list[str]) -> tuple[DictConfig, Place]:
     folder = folder.strip("'\"")
     if folder and folder not in (*RESUME_WORDS, "null"):
         return _resumed(folder, [word for word in overrides if not word.startswith("resume=")])
-    cfg, chosen = check(overrides), _hydra.choices(overrides)
+    cfg, choices = check_with_choices(overrides)
     if agent := announced():  # as a job of a sweep, so that all runs of the agents lie in one folder
-        return cfg, replace(job_place(cfg, overrides, chosen), agent=agent)
-    return cfg, run.place(cfg, chosen)
+        return cfg, replace(job_place(cfg, overrides, choices), agent=agent)
+    return cfg, run.place(cfg, choices)
 
 
 def _resumed(path: str, overrides: list[str]) -> tuple[DictConfig, Place]:
@@ -143,7 +143,7 @@ def _sweep(overrides: list[str]) -> int:
 
     if any(word.startswith("resume=wandb:") for word in overrides):
         raise ConfigError("resume: a model is gone on with by one run, and -m starts a sweep; leave out one of the two")
-    places = [job_place(cfg, job, _hydra.choices(job)) for job, cfg in check_sweep(overrides)]
+    places = [job_place(cfg, job, choices) for job, cfg, choices in check_sweep(overrides)]
     sys.argv[1:] = ["-m", *overrides]  # Hydra does not take it between two overrides
     code = 0
     job = Job()
@@ -271,7 +271,7 @@ def _check(words: list[str]) -> int:
     overrides, find, told = taken_out(_hydra.implied([word for word in words if not word.startswith("-")]))
     swept = {"-m", "--multirun"} & set(words)
     try:
-        jobs = check_sweep(overrides) if swept else [([], composed(overrides))]
+        jobs = [(job, cfg) for job, cfg, _ in check_sweep(overrides)] if swept else [([], composed(overrides))]
     except ConfigError as error:
         told += error.problems
     if told:

@@ -18,16 +18,16 @@ from pathlib import Path
 from typing import Any
 
 from trainer import config
-from trainer.errors import ConfigError, TrainerError
+from trainer.errors import ConfigError, TrainerError, brief
 from trainer.folder import RunFolder, shown
 from trainer.report import board as boards
 from trainer.report.board import Board, Shown
 from trainer.report.table import Entry
 from trainer.report.table import find as find_runs
-from trainer.tracking.journal import speeds
+from trainer.tracking.journal import by_step
 from trainer.tracking.mailbox import Mailbox, Sent, Tail
 from trainer.tracking.resend import unanswered
-from trainer.tracking.sender import brief, sync_command
+from trainer.tracking.sender import sync_command
 
 NEWEST = 500  # runs of a project that are looked at for the keys in which they differ
 INSTALL = "trainer-dashboard needs wandb-workspaces; type pip install 'wandb-trainer[dashboard]'"
@@ -145,7 +145,7 @@ def _shown(entry: Entry) -> Shown:
     for line in Tail(folder.metrics).lines()[-200:] if not rows[0] else ():
         with contextlib.suppress(ValueError):
             rows.append(json.loads(line))
-    rows += speeds(Tail(folder.speed).lines()).values()
+    rows += by_step(Tail(folder.speed).lines()).values()
     logged = {key for row in rows for key in row}
     pictures = set()
     for file in sorted(folder.media.glob("step-*/panels.json"))[-1:]:

@@ -21,11 +21,15 @@ def compose_or_explain(overrides: Sequence[str] = ()) -> DictConfig:
     Raises:
         ConfigError: every override that Hydra refuses, and every other mistake in what is left.
     """
+    return _with_choices(overrides)[0]
+
+
+def _with_choices(overrides: Sequence[str]) -> tuple[DictConfig, dict[str, str]]:
     try:
-        return _hydra.compose(overrides)
+        return _hydra.compose_with_choices(overrides)
     except ConfigError as error:
         refused = error
-    raise ConfigError(_explain(overrides)[0] or [f"the overrides do not go together: {_first_line(refused)}"])
+    raise ConfigError(_explain(overrides, refused)[0] or [f"the overrides do not go together: {_first_line(refused)}"])
 
 
 def check(overrides: Sequence[str] = ()) -> DictConfig:
@@ -34,15 +38,20 @@ def check(overrides: Sequence[str] = ()) -> DictConfig:
     Raises:
         ConfigError: every mistake.
     """
-    cfg = compose_or_explain(overrides)
+    return check_with_choices(overrides)[0]
+
+
+def check_with_choices(overrides: Sequence[str] = ()) -> tuple[DictConfig, dict[str, str]]:
+    """As `check`, and the file that is chosen in each config group."""
+    cfg, chosen = _with_choices(overrides)
     found = config.problems(cfg)
     if found:
         raise ConfigError(found)
-    return cfg
+    return cfg, chosen
 
 
-def check_sweep(overrides: Sequence[str]) -> list[tuple[list[str], DictConfig]]:
-    """The overrides and the config of each job of a sweep, without mistakes.
+def check_sweep(overrides: Sequence[str]) -> list[tuple[list[str], DictConfig, dict[str, str]]]:
+    """Of each job of a sweep the overrides, the config without mistakes, and the file chosen in each config group.
 
     Raises:
         ConfigError: every mistake of every job, each told once.
@@ -52,19 +61,19 @@ def check_sweep(overrides: Sequence[str]) -> list[tuple[list[str], DictConfig]]:
     except ConfigError as error:
         unswept = [word for word in overrides if not _hydra.is_swept(word)]
         raise ConfigError(_explain(unswept)[0] or [_first_line(error)]) from None
-    made: list[tuple[list[str], DictConfig]] = []
+    made: list[tuple[list[str], DictConfig, dict[str, str]]] = []
     told: list[str] = []
     refused: list[str] = []  # a word is explained once, however many jobs it is in
     for job in jobs:
         words = [word for word in job if word not in refused]
         try:
-            cfg = _hydra.compose(words)
-        except ConfigError:
-            found, bad = _explain(words)
+            cfg, chosen = _hydra.compose_with_choices(words)
+        except ConfigError as error:
+            found, bad = _explain(words, error)
             refused += bad
         else:
             found = config.problems(cfg)
-            made.append((job, cfg))
+            made.append((job, cfg, chosen))
         told += [problem for problem in found if problem not in told]
     if told:
         raise ConfigError(told)
@@ -102,9 +111,13 @@ def apply(path: Path, overrides: Sequence[str]) -> DictConfig:
 _ABSENT = object()
 
 
-def _explain(overrides: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Tries the words one after the other: every mistake, also of the config that is left, and the words refused."""
-    words, told, refused, kept = list(overrides), [], [], _Probe()
+def _explain(overrides: Sequence[str], error: ConfigError | None = None) -> tuple[list[str], list[str]]:
+    """Tries the words one after the other: every mistake, also of the config that is left, and the words refused.
+
+    Args:
+        error: what came of all words together, where that is known.
+    """
+    words, told, refused, kept = list(overrides), [], [], _Probe(overrides, error)
     if not kept.takes():
         return [_first_line(kept.error)], []
     while words:
@@ -129,7 +142,8 @@ def _explain(overrides: Sequence[str]) -> tuple[list[str], list[str]]:
 class _Probe:
     """Words that compose; groups that must be chosen are filled in, so that every other mistake comes to light."""
 
-    def __init__(self) -> None:
+    def __init__(self, tried: Sequence[str], found: ConfigError | None) -> None:
+        self.tried, self.found = list(tried), found  # need not be composed again
         self.words: list[str] = []
         self.missing: list[str] = []
         self.cfg = OmegaConf.create()
@@ -139,8 +153,11 @@ class _Probe:
         """Adds words if all compose with those so far; else Hydra's message is in `error`."""
         fillers: list[str] = []
         while True:
+            words = [*self.words, *more, *fillers]
             try:
-                self.cfg = _hydra.compose([*self.words, *more, *fillers])
+                if self.found is not None and words == self.tried:
+                    raise self.found
+                self.cfg = _hydra.compose(words)
             except ConfigError as error:
                 self.error = error
                 group = re.match(r"You must specify '(\w+)'", str(error))
