@@ -9,11 +9,10 @@ import multiprocessing
 import os
 import resource
 import signal
-import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset, TensorDataset, get_worker_info
 
+from tests.commands import Command, Ended
 from tests.small import newest
 from trainer.data.base import Data
 from trainer.data.loader import Loader
@@ -30,11 +30,6 @@ WORDS = ["experiment=none", "data=faulty", "model=faulty", "task=classification"
          "wandb.mode=disabled", "world.threads=1", "resume=auto"]  # fmt: skip
 STEPS, PER_EPOCH = 24, 6
 CONF = {"data": "_target_: tests.faulty.pictures\nnum_workers: 0\n", "model": "_target_: tests.faulty.Net\n"}
-
-# One server process imports torch, and each training is forked off it: a fresh process in a tenth of the time.
-_FORKS: Any = multiprocessing.get_context("forkserver")
-_FORKS.set_forkserver_preload(["__main__", "trainer.cli", "trainer.overrides", "trainer.run", "trainer.build",
-                               "torch._dynamo", "hydra.main", "PIL.PngImagePlugin"])  # fmt: skip
 
 # ---------------------------------------------------------------------------------------- the user's data and model
 
@@ -186,22 +181,7 @@ def fail_on_gpu() -> None:
 # ------------------------------------------------------------------------------------------------------ processes
 
 
-@dataclass(frozen=True)
-class Ended:
-    """How a process ended: its exit code (-n: by signal n), and what it wrote."""
-
-    code: int
-    out: str
-    err: str
-
-    @property
-    def told(self) -> str:
-        """Everything on the terminal; never the inside of the program."""
-        assert "Traceback" not in self.out + self.err, self.out + self.err
-        return self.out + self.err
-
-
-class Training:
+class Training(Command):
     """`trainer WORDS` in a process, and a process group, of its own.
 
     Args:
@@ -219,36 +199,13 @@ class Training:
         for group, text in CONF.items():
             (cwd / "conf" / group).mkdir(parents=True, exist_ok=True)
             (cwd / "conf" / group / "faulty.yaml").write_text(text)
-        self.cwd = cwd
-        start = multiprocessing.get_start_method()  # of loader workers; a forked process would inherit "forkserver"
-        self.process = _FORKS.Process(target=_train, args=(cwd, words, dict(at or {}), first, start))
-        self.process.start()
-
-    def wait(self, seconds: float = 60) -> Ended:
-        self.process.join(seconds)
-        code = self.process.exitcode
-        if code is None:
-            os.killpg(self.process.pid, signal.SIGKILL)
-            self.process.join()
-        out, err = ((self.cwd / f"{self.process.pid}.{name}").read_text() for name in ("out", "err"))
-        assert code is not None, f"it did not end: {out}{err}"
-        return Ended(code, out, err)
+        super().__init__("train", *words, cwd=cwd, first=partial(_prepare, dict(at or {}), first))
 
 
-def _train(
-    cwd: Path, words: tuple[str, ...], at: Mapping[int, Any], first: Callable[[], Any] | None, start: str
-) -> None:
-    multiprocessing.set_start_method(start, force=True)
-    os.setpgid(0, 0)
-    os.chdir(cwd)
-    for stream, name in ((sys.stdout, "out"), (sys.stderr, "err")):
-        os.dup2(os.open(f"{os.getpid()}.{name}", os.O_WRONLY | os.O_CREAT), stream.fileno())
+def _prepare(at: Mapping[int, Any], first: Callable[[], Any] | None) -> None:
     globals()["ACTIONS"] = at
     if first is not None:
         first()
-    from trainer.cli import train
-
-    sys.exit(train(words))
 
 
 def train(cwd: Path, *words: str, **faults: Any) -> Ended:

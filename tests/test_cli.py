@@ -16,19 +16,11 @@ import pytest
 import torch
 from PIL import Image
 
+from tests.commands import command
 from trainer import cli
 
 ROOT = Path(__file__).resolve().parents[1]
 QUICK = ["experiment=digits", "epochs=2", "wandb.mode=disabled", "world.threads=1"]
-
-
-def command(name: str, *words: str, cwd: Path, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
-    code = f"import sys; from trainer.cli import {name}; sys.exit({name}())"
-    paths = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
-    full = {**os.environ, "PYTHONPATH": paths, **(env or {})}
-    return subprocess.run(
-        [sys.executable, "-c", code, *words], check=False, cwd=cwd, env=full, capture_output=True, text=True
-    )
 
 
 def rows(folder: Path) -> list[dict[str, float]]:
@@ -55,7 +47,7 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> Path:
     cwd = tmp_path_factory.mktemp("runs")
     for name, seed in (("a", 0), ("b", 0), ("c", 1)):
         made = command("train", *QUICK, f"name={name}", f"seed={seed}", cwd=cwd)
-        assert made.returncode == 0, made.stderr
+        assert made.code == 0, made.err
     return cwd
 
 
@@ -85,22 +77,22 @@ def test_the_same_config_and_seed_end_with_the_same_bits_and_another_seed_does_n
 def test_a_finished_run_answers_from_its_result(done: Path) -> None:
     before = (done / "runs/a/status.json").read_text()
     made = command("train", "resume=runs/a", cwd=done)
-    assert made.returncode == 0
-    assert "already finished" in made.stdout
+    assert made.code == 0
+    assert "already finished" in made.out
     assert (done / "runs/a/status.json").read_text() == before
 
 
 def test_a_name_that_is_taken_is_refused_and_nothing_is_overwritten(done: Path) -> None:
     before = (done / "runs/a/metrics.jsonl").read_bytes()
     made = command("train", *QUICK, "name=a", cwd=done)
-    assert made.returncode == 2
-    assert "resume=auto" in made.stderr
+    assert made.code == 2
+    assert "resume=auto" in made.err
     assert (done / "runs/a/metrics.jsonl").read_bytes() == before
 
 
 def test_evaluate_finds_what_the_run_found(done: Path) -> None:
     made = command("evaluate", "runs/a", cwd=done)
-    found = json.loads(made.stdout)
+    found = json.loads(made.out)
     best = json.loads((done / "runs/a/status.json").read_text())["result"]["best"]
     assert {key: found[key] for key in found if key.startswith("val/")} == {
         key: value for key, value in best.items() if key.startswith("val/")
@@ -109,9 +101,9 @@ def test_evaluate_finds_what_the_run_found(done: Path) -> None:
 
 def test_compare_shows_the_best_run_first_and_the_key_that_differs(done: Path) -> None:
     made = command("compare", "runs", "--csv", "table.csv", cwd=done)
-    assert made.returncode == 0
-    assert made.stdout.splitlines()[0].split()[:3] == ["run", "state", "epoch"]
-    assert "seed" in made.stdout.splitlines()[0]
+    assert made.code == 0
+    assert made.out.splitlines()[0].split()[:3] == ["run", "state", "epoch"]
+    assert "seed" in made.out.splitlines()[0]
     assert len((done / "table.csv").read_text().splitlines()) == 4
 
 
@@ -119,7 +111,7 @@ def test_more_epochs_extend_a_finished_run(done: Path, tmp_path: Path) -> None:
     first = command("train", *QUICK, "name=short", "scheduler=constant", cwd=tmp_path)
     longer = command("train", "resume=runs/short", "epochs=3", cwd=tmp_path)
     whole = command("train", *QUICK, "epochs=3", "name=whole", "scheduler=constant", cwd=tmp_path)
-    assert (first.returncode, longer.returncode, whole.returncode) == (0, 0, 0)
+    assert (first.code, longer.code, whole.code) == (0, 0, 0)
     assert same(tmp_path / "runs/short", tmp_path / "runs/whole")
     assert timeless(tmp_path / "runs/short") == timeless(tmp_path / "runs/whole")
 
@@ -128,14 +120,14 @@ def test_a_run_that_diverged_is_replayed_by_the_command_that_it_prints(tmp_path:
     (tmp_path / "my_model.py").write_text(DIVERGES)
     words = ["model._target_=my_model.Net", "~model.widths", "~model.dropout"]
     made = command("train", *QUICK, "name=bad", *words, cwd=tmp_path)
-    assert made.returncode == 4
-    assert "train/grad_norm became nan at step 20 (epoch 1)" in made.stderr
-    assert "trainer-replay runs/bad shows where" in made.stderr
+    assert made.code == 4
+    assert "train/grad_norm became nan at step 20 (epoch 1)" in made.err
+    assert "trainer-replay runs/bad shows where" in made.err
     found = command("replay", "runs/bad", cwd=tmp_path)
-    assert found.returncode == 0, found.stderr
-    assert "first     model.root (Root), backward of Sqrt" in found.stdout
-    assert "my_model.py:7 in forward: return x.clamp(min=0).sqrt()" in found.stdout
-    assert command("replay", "runs/none", cwd=tmp_path).returncode == 5
+    assert found.code == 0, found.err
+    assert "first     model.root (Root), backward of Sqrt" in found.out
+    assert "my_model.py:7 in forward: return x.clamp(min=0).sqrt()" in found.out
+    assert command("replay", "runs/none", cwd=tmp_path).code == 5
 
 
 DIVERGES = """
@@ -159,8 +151,8 @@ class Net(nn.Module):
 """
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=lambda n: n.name)
-def test_a_stopped_run_goes_on_by_the_command_that_it_prints(number: signal.Signals, tmp_path: Path) -> None:
+def test_a_stopped_run_goes_on_by_the_command_that_it_prints(tmp_path: Path) -> None:
+    """By Ctrl-C, in a process as a shell starts it; tests/test_faults_running.py has the other signals."""
     code = "import sys; from trainer.cli import train; sys.exit(train())"
     words = [*QUICK, "epochs=400", "early_stopping=none", "name=cut", "log_every=1step"]
     env = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}
@@ -169,16 +161,16 @@ def test_a_stopped_run_goes_on_by_the_command_that_it_prints(number: signal.Sign
         assert process.stdout is not None
         for line in process.stdout:
             if line.startswith("epoch"):
-                process.send_signal(number)
+                process.send_signal(signal.SIGINT)
                 break
         rest = process.stdout.read()
-    assert process.returncode == 128 + number
+    assert process.returncode == 130
     assert "trainer resume=runs/cut" in rest
     status = json.loads((tmp_path / "runs/cut/status.json").read_text())
     assert status["state"] == "interrupted"
     reached = status["result"]["step"]
     made = command("train", "resume=runs/cut", f"epochs={reached // 45 + 2}", cwd=tmp_path)
-    assert made.returncode == 0, made.stderr
+    assert made.code == 0, made.err
     steps = [row["step"] for row in rows(tmp_path / "runs/cut")]
     assert steps == list(range(1, 45 * (reached // 45 + 2) + 1))
 
@@ -186,14 +178,14 @@ def test_a_stopped_run_goes_on_by_the_command_that_it_prints(number: signal.Sign
 def test_a_sweep_runs_each_job_once_and_answers_the_second_time_wherever_its_m_stands(tmp_path: Path) -> None:
     words = ["-m", *QUICK, "optimizer=sgd,adamw", "seed=0,1"]
     first = command("train", *words, cwd=tmp_path)
-    assert first.returncode == 0, first.stderr
-    assert "4 of 4 jobs finished" in first.stdout
+    assert first.code == 0, first.err
+    assert "4 of 4 jobs finished" in first.out
     folders = sorted(path.parent for path in tmp_path.glob("runs/*/*/status.json"))
     assert len(folders) == 4
     before = [(folder / "status.json").read_text() for folder in folders]
     again = command("train", *words[1:3], "-m", *words[3:], cwd=tmp_path)
-    assert again.returncode == 0
-    assert again.stdout.count("already finished") == 4
+    assert again.code == 0
+    assert again.out.count("already finished") == 4
     assert [(folder / "status.json").read_text() for folder in folders] == before
 
 
@@ -208,17 +200,17 @@ def test_one_failing_job_does_not_end_a_sweep(tmp_path: Path) -> None:
     (tmp_path / "conf/model").mkdir(parents=True)
     (tmp_path / "conf/model/fails.yaml").write_text("_target_: fails.net\nhow: fine\n")
     made = command("train", "-m", *QUICK, "model=fails", "model.how=raise,exit,fine", cwd=tmp_path)
-    assert made.returncode == 1
-    assert "1 of 3 jobs finished" in made.stdout
-    assert "broken on purpose" in made.stdout
+    assert made.code == 1
+    assert "1 of 3 jobs finished" in made.out
+    assert "broken on purpose" in made.out
 
 
 def test_a_job_that_does_not_fit_is_refused_with_its_reason_in_the_table(tmp_path: Path) -> None:
-    made = command("train", "-m", *QUICK, "optimizer=sparse_adam,lbfgs", cwd=tmp_path)
-    assert made.returncode == 1
-    table = made.stdout.partition("jobs finished")[2]
+    made = command("train", "-m", *QUICK, "optimizer=sparse_adam,sgd", cwd=tmp_path)
+    assert made.code == 1
+    table = made.out.partition("jobs finished")[2]
     assert re.search(r"refused +\S*optimizer=sparse_adam\S+  optimizer: SparseAdam takes only sparse gradients", table)
-    assert re.search(r"finished +\S*optimizer=lbfgs", table)
+    assert re.search(r"finished +\S*optimizer=sgd", table)
 
 
 def test_a_reader_that_has_seen_enough_is_no_error(tmp_path: Path) -> None:
@@ -235,8 +227,8 @@ def test_a_reader_that_has_seen_enough_is_no_error(tmp_path: Path) -> None:
 
 def test_several_configs_are_not_shown_at_once(tmp_path: Path) -> None:
     made = command("train", "-m", "seed=0,1", "--cfg", "job", cwd=tmp_path)
-    assert made.returncode == 2
-    assert "-m: these options show one config" in made.stderr
+    assert made.code == 2
+    assert "-m: these options show one config" in made.err
 
 
 def test_a_model_of_ones_own_trains_from_a_file_and_a_module_in_an_empty_folder(tmp_path: Path) -> None:
@@ -253,7 +245,7 @@ def test_a_model_of_ones_own_trains_from_a_file_and_a_module_in_an_empty_folder(
     (tmp_path / "conf/model").mkdir(parents=True)
     (tmp_path / "conf/model/mine.yaml").write_text("_target_: my_model.Net\nwidth: 24\n")
     made = command("train", *QUICK, "model=mine", "name=mine", cwd=tmp_path)
-    assert made.returncode == 0, made.stderr
+    assert made.code == 0, made.err
     assert weights(tmp_path / "runs/mine")["net.1.weight"].shape == (24, 64)
     loading = (
         "import trainer; from PIL import Image\n"
@@ -270,15 +262,15 @@ def test_check_shows_the_learning_rate_of_the_whole_run_and_a_run_says_it_in_a_l
     words = [*QUICK, "scheduler=onecycle", "optimizer=momentum", "warmup=10%"]
     plain = {"PYTHONIOENCODING": "ascii"}
     seen = command("check", *words, cwd=tmp_path, env=plain)
-    assert seen.returncode == 0, seen.stderr
-    (line,) = [line for line in seen.stdout.splitlines() if line.startswith("schedule")]
+    assert seen.code == 0, seen.err
+    (line,) = [line for line in seen.out.splitlines() if line.startswith("schedule")]
     assert "onecycle after a warm-up of 10%, per step: " in line
     assert "momentum 0.85 to 0.95" in line
-    assert seen.stdout.count("*") > 100
-    assert "no mistake found" in seen.stdout
+    assert seen.out.count("*") > 100
+    assert "no mistake found" in seen.out
     assert not (tmp_path / "runs").exists()
     made = command("train", *words, "name=a", cwd=tmp_path, env=plain)
-    assert made.returncode == 0, made.stderr
+    assert made.code == 0, made.err
     assert line.split(maxsplit=1)[1] in (tmp_path / "runs/a/train.log").read_text()
     assert {"lr", "momentum"} <= rows(tmp_path / "runs/a")[0].keys()
 
@@ -287,8 +279,8 @@ def test_a_schedule_that_ends_before_the_run_is_refused_before_training(tmp_path
     words = [*QUICK, "scheduler=onecycle", "+scheduler.total_steps=5steps"]
     for program in ("train", "check"):
         made = command(program, *words, cwd=tmp_path)
-        assert made.returncode == 2, made.stderr
-        assert "scheduler.total_steps: 5steps are less than the run (90 steps), and it cannot go on" in made.stderr
+        assert made.code == 2, made.err
+        assert "scheduler.total_steps: 5steps are less than the run (90 steps), and it cannot go on" in made.err
         assert not (tmp_path / "runs").exists()
 
 
@@ -309,7 +301,7 @@ def test_a_folder_of_images_and_masks_trains_and_shows_them(tmp_path: Path) -> N
     shapes_and_masks(tmp_path / "mine")
     words = ["data=image_mask_folder", "data.root=mine", "epochs=2", "batch_size=4", "wandb.mode=disabled", "name=m"]
     made = command("train", *words, "world.threads=1", cwd=tmp_path)
-    assert made.returncode == 0, made.stderr
+    assert made.code == 0, made.err
     panels = sorted((tmp_path / "runs/m/media").glob("step-*"))[-1]
     shown = json.loads((panels / "panels.json").read_text())
     assert shown[0]["masks"].keys() == {"true", "pred", "error"}
@@ -381,7 +373,11 @@ def test_bad_input_is_told_with_its_key_and_starts_nothing(
 
 
 def test_bad_input_is_told_and_nothing_else_by_the_command_too(tmp_path: Path) -> None:
-    made = command("train", "experiment=digits", "optimizer.lr=-1", "epochs=0", "clip=nrom", cwd=tmp_path)
+    """In a process of its own from the first import on, since those may say something too."""
+    code = "import sys; from trainer.cli import train; sys.exit(train())"
+    words = [sys.executable, "-c", code, "experiment=digits", "optimizer.lr=-1", "epochs=0", "clip=nrom"]
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    made = subprocess.run(words, cwd=tmp_path, env=env, capture_output=True, text=True, check=False)
     assert made.returncode == 2
     assert made.stdout == ""
     assert len(made.stderr.strip().splitlines()) < 10

@@ -13,8 +13,8 @@ from torch.optim import SGD, AdamW
 from torch.utils.data import TensorDataset
 
 import trainer as public
+from tests.commands import command
 from tests.small import Regression, make_trainer, newest, points, recorder_of, timeless, weights_of
-from tests.test_cli import command
 from trainer import cli
 from trainer.errors import ConfigError
 from trainer.lr_find import LEAST, LrRange, lr_range, taken_out
@@ -253,11 +253,11 @@ def test_the_command_suggests_a_rate_and_leaves_nothing(words: list[str], tmp_pa
 def test_the_command_tests_each_job_of_a_sweep_with_m(tmp_path: Path) -> None:
     words = ["-m", "experiment=digits", "world.threads=1", "optimizer=sgd,adamw", "lr_find=30steps"]
     made = command("check", *words, cwd=tmp_path, env={"PYTHONIOENCODING": "ascii"})
-    assert made.returncode == 0, made.stderr
-    assert [line.split()[-1] for line in made.stdout.splitlines() if line.startswith("job")] == [
+    assert made.code == 0, made.err
+    assert [line.split()[-1] for line in made.out.splitlines() if line.startswith("job")] == [
         "optimizer=sgd", "optimizer=adamw",
     ]  # fmt: skip
-    assert made.stdout.count("lr_find   ") == 2
+    assert made.out.count("lr_find   ") == 2
 
 
 def test_mistakes_are_told_with_that_of_the_word_itself(capsys: Any) -> None:
