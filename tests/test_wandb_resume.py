@@ -23,6 +23,7 @@ from typing import Any
 import pytest
 
 from tests import test_shipper as small
+from tests.commands import Ended, command
 from tests.wandb_server import Run, WandbServer
 from trainer.folder import RunFolder
 from trainer.tracking.mailbox import Mailbox, Sent
@@ -58,33 +59,35 @@ class Place:
         self.path, self.server, self.project = path, server, project
         self.folder = RunFolder(path / "runs/r")
 
-    def start(self, *words: str, **env: str) -> subprocess.Popen[str]:
+    def start(self, **env: str) -> subprocess.Popen[str]:
         env = {**self.server.env(**env), "PYTHONPATH": str(ROOT)}
-        words = (*WORDS, *words, f"wandb.project={self.project}")
+        words = (*WORDS, f"wandb.project={self.project}")
         return subprocess.Popen(
             [sys.executable, "-c", CODE, *words], cwd=self.path, env=env, stdin=-1, stdout=-1, stderr=-2, text=True
         )
 
+    def ended(self, *words: str, **env: str) -> Ended:
+        words = (*WORDS, *words, f"wandb.project={self.project}")
+        return command("train", *words, cwd=self.path, env={**self.server.env(**env), "PYTHONPATH": str(ROOT)})
+
     def crash(self, *words: str) -> None:
         """A life that is killed at step 1000, and nothing else with it."""
-        process = self.start(*words, CRASH_AT="1000")
-        said, _ = process.communicate(timeout=60)
-        assert process.returncode == -signal.SIGKILL, said
+        ended = self.ended(*words, CRASH_AT="1000")
+        assert ended.code == -signal.SIGKILL, ended.told
         assert self.rows[-1]["step"] == 1000
         assert sorted(path.name for path in self.folder.checkpoints.glob("step-*"))[-1] == "step-000000900"
 
     def finish(self, *words: str) -> str:
         """A life that gets to the end; returns what it printed."""
-        process = self.start(*words)
-        said, _ = process.communicate(timeout=90)
-        assert process.returncode == 0, said
-        assert said.count("resumed    at step 900") == 1
-        return said
+        ended = self.ended(*words)
+        assert ended.code == 0, ended.told
+        assert ended.told.count("resumed    at step 900") == 1
+        return ended.told
 
-    def send(self, said: str, code: int = 0) -> str:
+    def send(self, said: str, code: int = 0, more: str = "") -> str:
         """Types the command that a training printed as the one that sends the run."""
-        (command,) = re.findall(r"^  send +(.+)$", said, re.MULTILINE)
-        return sent(command, self.server, self.path, code)
+        (typed,) = re.findall(r"^  send +(.+)$", said, re.MULTILINE)
+        return sent(f"{typed} {more}", self.server, self.path, code)
 
     def copy(self, path: Path, project: str, arrived: int = 1000) -> Place:
         """The same run once more, in its own folder and project, so that one first life serves several tests.
@@ -118,9 +121,9 @@ class Place:
         return run
 
 
-def sent(command: str, server: WandbServer, path: Path, code: int = 0) -> str:
+def sent(typed: str, server: WandbServer, path: Path, code: int = 0) -> str:
     """Types a `trainer-sync` of this checkout; returns what it printed."""
-    program, _, rest = command.partition(" ")
+    program, _, rest = typed.partition(" ")
     assert Path(program).name == "trainer-sync"
     line = [sys.executable, ROOT / "scripts/sync.py", *shlex.split(rest)]
     done = subprocess.run(line, env=server.env(), cwd=path, stdout=-1, stderr=-2, text=True, timeout=60, check=False)
@@ -262,7 +265,7 @@ def test_online_then_offline_one_sync_gives_an_exact_history_and_a_refused_one_l
     said = place.finish(OFFLINE)
     server.up()
     server.fail("graphql:RewindRun", 400)
-    refused = place.send(said, code=1)
+    refused = place.send(said, 1, "--timeout 20")  # of which it waits a part for the rows that do not come
     assert "FAILED: 1050 of 1200 rows arrived" in refused
     assert "the server does not rewind runs" in refused
     server.heal()
@@ -315,9 +318,9 @@ def test_offline_what_comes_after_an_early_sync_is_neither_forgotten_nor_missing
     small.settle(folder)
     assert sync_command(folder) is not None, "the server has 12 of 18 rows"
     small.life(folder.path, server.env(), settings, first=17)
-    command = sync_command(folder)
-    assert command is not None
+    typed = sync_command(folder)
+    assert typed is not None
     (run,) = (run for run in server.runs if run.project == "early-sync")
     assert len(run.history) == 12
-    sent(command, server, tmp_path)
+    sent(typed, server, tmp_path)
     assert small.plain(run.history) == small.journal_of(folder)
