@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import functools
 import re
 import tempfile
 from pathlib import Path
@@ -44,6 +46,11 @@ def always_new() -> dict[str, Any]:
 
 def node_of(name: str) -> dict[str, Any]:
     """What a file says, together with the files that its defaults list names."""
+    return copy.deepcopy(_node_of(name))
+
+
+@functools.cache
+def _node_of(name: str) -> dict[str, Any]:
     cfg = OmegaConf.load(FOLDER / f"{name}.yaml")
     if "defaults" in cfg:
         cfg = _hydra.compose(

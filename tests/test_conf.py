@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import itertools
 import re
 import subprocess
 import sys
@@ -60,12 +61,29 @@ def test_every_file_begins_with_one_line_that_says_what_it_is(file: str) -> None
     assert max(map(len, lines)) <= 120
 
 
-@pytest.mark.parametrize("file", FILES)
-def test_every_file_composes_and_has_no_problems(file: str) -> None:
-    group, _, name = file.partition("/")
-    extra = ["data=digits", "model=cnn", "task=classification"] if file == "experiment/none" else []
-    measured = {"task": ["early_stopping.monitor=val/loss"]}.get(group, [])
-    check([*words(group, name), *extra, *measured])
+def rows_of_files() -> dict[str, list[str]]:
+    """Files that are composed together, one of each group; alone those of groups that others have to fit."""
+    alone = ("experiment", "task", "scheduler")
+    groups = [_hydra.options(group) for group in alone]
+    rows = [[f"{group}/{name}"] for group, names in zip(alone, groups, strict=True) for name in names]
+    rest = [[file for file in FILES if file.startswith(f"{group}/")] for group in _hydra.groups() if group not in alone]
+    rows += [[file for file in row if file] for row in itertools.zip_longest(*rest)]
+    return {" ".join(row): row for row in rows}
+
+
+ROWS = rows_of_files()
+
+
+@pytest.mark.parametrize("row", ROWS.values(), ids=ROWS)
+def test_every_file_composes_and_has_no_problems(row: list[str]) -> None:
+    chosen = [word for file in row for word in words(*file.split("/"))]
+    extra = ["data=digits", "model=cnn", "task=classification"] if row == ["experiment/none"] else []
+    measured = ["early_stopping.monitor=val/loss"] if row[0].startswith("task/") else []
+    check([*chosen, *extra, *measured])
+
+
+def test_every_file_is_in_one_row() -> None:
+    assert sorted(file for row in ROWS.values() for file in row) == FILES
 
 
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
