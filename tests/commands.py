@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import os
 import signal
@@ -53,17 +54,24 @@ class Command:
         self.process.start()
 
     def wait(self, seconds: float = 60) -> Ended:
+        """How it ended, which it must within that time."""
         self.process.join(seconds)
         code = self.process.exitcode
         if code is None:
-            os.killpg(self.process.pid, signal.SIGKILL)
+            self.kill_group()
             self.process.join()
         files = [self.cwd / f".{self.process.pid}.{name}" for name in ("out", "err")]
-        out, err = (file.read_text() for file in files)
+        out, err = (file.read_text() if file.exists() else "" for file in files)
         for file in files:
-            file.unlink()
+            file.unlink(missing_ok=True)
         assert code is not None, f"it did not end: {out}{err}"
         return Ended(code, out, err)
+
+    def kill_group(self) -> None:
+        """Kills it and all that it has started; it alone where it has not come to making its group."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.kill()  # does nothing to a process that has ended
 
 
 def _run(

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import contextlib
+import multiprocessing
 import os
 import random
 import re
 import select
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
+from typing import Any
 
+from tests.commands import Command
 from tests.remains import LITTER, differences, result, rows, unsent
 from tests.small import newest
 from trainer.errors import TrainerError
@@ -74,10 +76,15 @@ STARTING, EARLY, TRAINING, SAVING, EVALUATING = MOMENTS = ("starting", "early", 
 """Where a kill falls: before the first update of a life; before there is any checkpoint; in training alone; while a
 checkpoint is being written; in an evaluation or between it and the next update."""
 
-PAUSE = {STARTING: 2.5, EARLY: 0.005, TRAINING: 0.05, SAVING: 0.005, EVALUATING: 0.01}
+PAUSE = {STARTING: 0.7, EARLY: 0.005, TRAINING: 0.05, SAVING: 0.005, EVALUATING: 0.01}
 """Seconds at most from when a moment has come to the kill."""
 
 PATIENCE = 120.0  # seconds that a life may take
+HELD: list[Any] = []  # by the process that trains, and by all that it forks
+
+
+def hold(pulse: Any) -> None:
+    HELD.append(pulse)
 
 
 @dataclass(frozen=True)
@@ -109,46 +116,48 @@ class Life:
     """One process that trains the run `name` in the folder `home`, watched from outside."""
 
     def __init__(self, home: Path, words: list[str], name: str) -> None:
-        self.folder, self.trace, self.output = home / "runs" / name, home / "trace", home / f"{name}.txt"
+        self.folder, self.trace = home / "runs" / name, home / "trace"
         self.begin = self.trace.stat().st_size if self.trace.exists() else 0
-        paths = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
-        env = {**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}
-        command = [sys.executable, "-m", "trainer.cli", *words, f"name={name}"]
-        self.pulse, held = os.pipe()  # at its end once every process is dead that holds the other side
-        with open(self.output, "a") as out:
-            self.process = subprocess.Popen(
-                command, cwd=home, env=env, stdout=out, stderr=out, start_new_session=True, pass_fds=[held]
-            )
-        os.close(held)
+        self.pulse, held = multiprocessing.Pipe(False)  # at its end once all are dead that hold the other side
+        self.command = Command("train", *words, f"name={name}", cwd=home, first=partial(hold, held))
+        self.process = self.command.process
+        held.close()
         self.until = time.monotonic() + PATIENCE
+        self.said = ""
 
     def end(self, moment: Moment | None = None) -> int:
         """Waits until the process ends, or kills it in that moment; returns its exit code, negative if by a signal."""
         pause = moment.pause if moment else 0.0
         try:
-            while self.process.poll() is None and time.monotonic() < self.until:
+            while self.process.exitcode is None and time.monotonic() < self.until:
                 if moment is None or not self.come(moment):
                     time.sleep(0.0005 if moment else 0.02)
                     continue
                 time.sleep(pause)
-                self.process.send_signal(signal.SIGSTOP)  # it may be over already: a save takes milliseconds
+                self.send(signal.SIGSTOP)  # it may be over already: a save takes milliseconds
                 time.sleep(0.002)
                 if self.come(moment):
                     break
-                self.process.send_signal(signal.SIGCONT)
+                self.send(signal.SIGCONT)
                 pause /= 2
-            if moment is not None and moment.group and self.process.poll() is None:
-                os.killpg(self.process.pid, signal.SIGKILL)
+            if moment is not None and moment.group and self.process.exitcode is None:
+                self.command.kill_group()
         finally:
             self.process.kill()  # does nothing to a process that has ended
-        return self.process.wait()
+        ended = self.command.wait()
+        self.said = ended.out + ended.err
+        return ended.code
+
+    def send(self, number: int) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self.process.pid, number)
 
     def outlived(self) -> bool:
         """Whether a process that it started goes on without it; loader workers look every 5 seconds if they should."""
         left = not select.select([self.pulse], [], [], 15.0)[0]
         if left:
-            os.killpg(self.process.pid, signal.SIGKILL)
-        os.close(self.pulse)
+            self.command.kill_group()
+        self.pulse.close()
         return left
 
     def come(self, moment: Moment) -> bool:
@@ -272,7 +281,7 @@ def _torment(account: Account, home: Path, chance: random.Random) -> Iterator[st
     combination, whole, cut = account.combination, home / "runs/whole", home / "runs/cut"
     account.lives.append(life := Life(home, combination.words, "whole"))
     if code := life.end():
-        yield f"the run that was not killed ended with {code}: {_tail(life.output)}"
+        yield f"the run that was not killed ended with {code}: {_tail(life.said)}"
         return
     account.steps, account.ended = result(whole)["step"], result(whole)["reason"]
     yield from unproven(whole, combination)
@@ -282,7 +291,7 @@ def _torment(account: Account, home: Path, chance: random.Random) -> Iterator[st
         if code == -signal.SIGKILL and moment:
             account.fell[life.where(moment)] += 1
         elif code:
-            yield f"life {len(account.lives) - 1} ended with {code}: {_tail(life.output)}"
+            yield f"life {len(account.lives) - 1} ended with {code}: {_tail(life.said)}"
             return
     if account.fell.total() < account.wanted:
         yield f"{account.fell.total()} kills instead of {account.wanted}"
@@ -291,5 +300,5 @@ def _torment(account: Account, home: Path, chance: random.Random) -> Iterator[st
         yield from unsent(cut)
 
 
-def _tail(path: Path) -> str:
-    return " | ".join(path.read_text(errors="replace").split("\n")[-8:])
+def _tail(text: str) -> str:
+    return " | ".join(text.split("\n")[-8:])
