@@ -33,7 +33,7 @@ class Ended:
 
 
 class Command:
-    """A function of `trainer.cli`, with those words, in a process and a process group of its own.
+    """A function of `trainer.cli`, or another one, with those words in a process and a process group of its own.
 
     Args:
         cwd: the working folder. env: changes of the environment. first: what happens before all.
@@ -41,7 +41,7 @@ class Command:
 
     def __init__(
         self,
-        name: str,
+        program: str | Callable[[], Any],
         *words: str,
         cwd: Path,
         env: Mapping[str, str] | None = None,
@@ -50,7 +50,7 @@ class Command:
         self.cwd = cwd
         start = multiprocessing.get_start_method()  # of loader workers; a forked process would inherit "forkserver"
         full = {**os.environ, **(env or {})}
-        self.process = _FORKS.Process(target=_run, args=(name, words, cwd, full, first, start))
+        self.process = _FORKS.Process(target=_run, args=(program, words, cwd, full, first, start))
         self.process.start()
 
     def wait(self, seconds: float = 60) -> Ended:
@@ -75,7 +75,12 @@ class Command:
 
 
 def _run(
-    name: str, words: tuple[str, ...], cwd: Path, env: dict[str, str], first: Callable[[], Any] | None, start: str
+    program: str | Callable[[], Any],
+    words: tuple[str, ...],
+    cwd: Path,
+    env: dict[str, str],
+    first: Callable[[], Any] | None,
+    start: str,
 ) -> None:
     multiprocessing.set_start_method(start, force=True)
     os.setpgid(0, 0)
@@ -90,7 +95,7 @@ def _run(
         first()
     from trainer import cli
 
-    sys.exit(getattr(cli, name)())
+    sys.exit((getattr(cli, program) if isinstance(program, str) else program)())
 
 
 def command(name: str, *words: str, cwd: Path, env: Mapping[str, str] | None = None) -> Ended:

@@ -8,6 +8,7 @@ import re
 import signal
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ import pytest
 import torch
 from PIL import Image
 
-from tests.commands import command
+from tests.commands import Command, command
 from trainer import cli
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -252,10 +253,8 @@ def test_a_model_of_ones_own_trains_from_a_file_and_a_module_in_an_empty_folder(
         "model = trainer.load('runs/mine')\n"
         "print(tuple(model(model.preprocess(Image.new('RGB', (20, 30)))).shape), len(model.classes), model.training)"
     )
-    env = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{tmp_path}"}
-    read = [sys.executable, "-c", loading]
-    loaded = subprocess.run(read, check=False, cwd=tmp_path, env=env, capture_output=True, text=True)
-    assert loaded.stdout.strip() == "(1, 10) 10 False", loaded.stderr
+    loaded = Command(partial(exec, loading, {}), cwd=tmp_path, first=partial(sys.path.insert, 0, "")).wait()
+    assert loaded.out.strip() == "(1, 10) 10 False", loaded.err
 
 
 def test_check_shows_the_learning_rate_of_the_whole_run_and_a_run_says_it_in_a_line(tmp_path: Path) -> None:
