@@ -19,7 +19,7 @@ train: $(VENV)/.demo  ## train the default experiment; make train ARGS="optimize
 	@$(python) scripts/train.py $(ARGS)
 
 test: $(VENV)/.dev  ## run every test; make test ARGS="tests/test_floors.py" runs some
-	@$(python) -m pytest --numprocesses auto --maxprocesses 4 $(ARGS)
+	@$(python) -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal $(ARGS)
 
 lint: $(VENV)/.dev  ## check style and types
 	@$(python) -m ruff check .

@@ -109,9 +109,10 @@ def test_compare_shows_the_best_run_first_and_the_key_that_differs(done: Path) -
 
 
 def test_more_epochs_extend_a_finished_run(done: Path, tmp_path: Path) -> None:
-    first = command("train", *QUICK, "name=short", "scheduler=constant", cwd=tmp_path)
+    words = [*QUICK, "model=mlp", "scheduler=constant"]
+    first = command("train", *words, "name=short", cwd=tmp_path)
     longer = command("train", "resume=runs/short", "epochs=3", cwd=tmp_path)
-    whole = command("train", *QUICK, "epochs=3", "name=whole", "scheduler=constant", cwd=tmp_path)
+    whole = command("train", *words, "epochs=3", "name=whole", cwd=tmp_path)
     assert (first.code, longer.code, whole.code) == (0, 0, 0)
     assert same(tmp_path / "runs/short", tmp_path / "runs/whole")
     assert timeless(tmp_path / "runs/short") == timeless(tmp_path / "runs/whole")
@@ -177,7 +178,7 @@ def test_a_stopped_run_goes_on_by_the_command_that_it_prints(tmp_path: Path) -> 
 
 
 def test_a_sweep_runs_each_job_once_and_answers_the_second_time_wherever_its_m_stands(tmp_path: Path) -> None:
-    words = ["-m", *QUICK, "optimizer=sgd,adamw", "seed=0,1"]
+    words = ["-m", *QUICK, "model=mlp", "optimizer=sgd,adamw", "seed=0,1"]
     first = command("train", *words, cwd=tmp_path)
     assert first.code == 0, first.err
     assert "4 of 4 jobs finished" in first.out
@@ -207,7 +208,7 @@ def test_one_failing_job_does_not_end_a_sweep(tmp_path: Path) -> None:
 
 
 def test_a_job_that_does_not_fit_is_refused_with_its_reason_in_the_table(tmp_path: Path) -> None:
-    made = command("train", "-m", *QUICK, "optimizer=sparse_adam,sgd", cwd=tmp_path)
+    made = command("train", "-m", *QUICK, "model=mlp", "optimizer=sparse_adam,sgd", cwd=tmp_path)
     assert made.code == 1
     table = made.out.partition("jobs finished")[2]
     assert re.search(r"refused +\S*optimizer=sparse_adam\S+  optimizer: SparseAdam takes only sparse gradients", table)

@@ -383,7 +383,7 @@ def test_without_a_login_a_run_is_kept_offline_and_holds_all_of_the_journal(
     assert best_of(summary(records)) == BEST
     (run,) = (record["run"] for record in records if record["type"] == "run")
     assert run["config"]["update"] == {**run["config"]["update"], "optimizer": {"lr": 0.1}, "seed": 1}
-    assert records[-1]["exit"] == {"exit_code": 0}
+    assert records[-1]["exit"]["exit_code"] == 0
     assert "Traceback" not in said
     assert sync_command(folder) == f"trainer-sync {folder.path}"
 
