@@ -29,7 +29,7 @@ def _with_choices(overrides: Sequence[str]) -> tuple[DictConfig, dict[str, str]]
         return _hydra.compose_with_choices(overrides)
     except ConfigError as error:
         refused = error
-    raise ConfigError(_explain(overrides)[0] or [f"the overrides do not go together: {_first_line(refused)}"])
+    raise ConfigError(_explain(overrides, refused)[0] or [f"the overrides do not go together: {_first_line(refused)}"])
 
 
 def check(overrides: Sequence[str] = ()) -> DictConfig:
@@ -68,8 +68,8 @@ def check_sweep(overrides: Sequence[str]) -> list[tuple[list[str], DictConfig, d
         words = [word for word in job if word not in refused]
         try:
             cfg, chosen = _hydra.compose_with_choices(words)
-        except ConfigError:
-            found, bad = _explain(words)
+        except ConfigError as error:
+            found, bad = _explain(words, error)
             refused += bad
         else:
             found = config.problems(cfg)
@@ -111,9 +111,13 @@ def apply(path: Path, overrides: Sequence[str]) -> DictConfig:
 _ABSENT = object()
 
 
-def _explain(overrides: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Tries the words one after the other: every mistake, also of the config that is left, and the words refused."""
-    words, told, refused, kept = list(overrides), [], [], _Probe()
+def _explain(overrides: Sequence[str], error: ConfigError | None = None) -> tuple[list[str], list[str]]:
+    """Tries the words one after the other: every mistake, also of the config that is left, and the words refused.
+
+    Args:
+        error: what came of all words together, where that is known.
+    """
+    words, told, refused, kept = list(overrides), [], [], _Probe(overrides, error)
     if not kept.takes():
         return [_first_line(kept.error)], []
     while words:
@@ -138,7 +142,8 @@ def _explain(overrides: Sequence[str]) -> tuple[list[str], list[str]]:
 class _Probe:
     """Words that compose; groups that must be chosen are filled in, so that every other mistake comes to light."""
 
-    def __init__(self) -> None:
+    def __init__(self, tried: Sequence[str], found: ConfigError | None) -> None:
+        self.tried, self.found = list(tried), found  # need not be composed again
         self.words: list[str] = []
         self.missing: list[str] = []
         self.cfg = OmegaConf.create()
@@ -148,8 +153,11 @@ class _Probe:
         """Adds words if all compose with those so far; else Hydra's message is in `error`."""
         fillers: list[str] = []
         while True:
+            words = [*self.words, *more, *fillers]
             try:
-                self.cfg = _hydra.compose([*self.words, *more, *fillers])
+                if self.found is not None and words == self.tried:
+                    raise self.found
+                self.cfg = _hydra.compose(words)
             except ConfigError as error:
                 self.error = error
                 group = re.match(r"You must specify '(\w+)'", str(error))
