@@ -218,37 +218,38 @@ def test_the_direction_of_the_metric_is_not_offered_to_a_mode_of_another_kind() 
     assert told(*cyclic, "+scheduler.base_lr=0.01", "+scheduler.max_lr=0.1", "+scheduler.cycle_momentum=false") == []
 
 
-# Every experiment that needs no folder; what is told does not depend on the data.
+# Every experiment that needs no folder; what is told does not depend on the data. Those of a line are typed together.
 ANYWHERE = [
-    (["scheduler=onecycle", "scheduler.total_steps=10"], "scheduler.total_steps: is the length of the run unless"),
-    (["warmup=5"], "warmup: 5 has no unit; type warmup=5steps or warmup=5epochs"),
-    (["warmup=200%"], "warmup.length: 200% must be shorter than the whole run (100%); type warmup=5%"),
-    (["optimizer.lr=-1"], "optimizer.lr: -1 must be 0 or more; trainer-check lr_find=true suggests a rate"),
-    (["optimizer=adam", "optimizer.betas=[0.9]"], "optimizer.betas: [0.9] must have 2 entries, such as [0.9, 0.999]"),
-    (["optimizer.lr=abc"], "optimizer.lr: 'abc' is not a number"),
-    (["optimizer=lbfg"], "optimizer: there is no 'lbfg'; "),
-    (["scheduler=cosin"], "scheduler: there is no 'cosin'; did you mean cosine? known: "),
-    (["scheduler=step", "scheduler.every=30"],
-     "scheduler.every: 30 has no unit; write scheduler.every=30steps or scheduler.every=30epochs"),
-    (["scheduler=multistep", "scheduler.milestones=[80%,20%]"],
-     "scheduler.milestones: 80%, 20% must rise; type scheduler.milestones=[20%,80%]"),
-    (["scheduler=wsd", "scheduler.decay=5"], "scheduler.decay: 5 has no unit; write scheduler.decay=5steps or"),
-    (["clip.norm=0"], "clip.norm: 0 must be more than 0; clip=none switches clipping off"),
-    (["accumulate=0"], "accumulate: 0 must be at least 1"),
-    (["early_stopping.patience=-1"],
-     "early_stopping.patience: -1 must be at least 1; early_stopping=none never stops early"),
+    [(["scheduler=onecycle", "scheduler.total_steps=10"], "scheduler.total_steps: is the length of the run unless")],
+    [(["warmup=5"], "warmup: 5 has no unit; type warmup=5steps or warmup=5epochs"),
+     (["optimizer=lbfg"], "optimizer: there is no 'lbfg'; "),
+     (["scheduler=cosin"], "scheduler: there is no 'cosin'; did you mean cosine? known: ")],
+    [(["warmup=200%"], "warmup.length: 200% must be shorter than the whole run (100%); type warmup=5%"),
+     (["optimizer.lr=-1"], "optimizer.lr: -1 must be 0 or more; trainer-check lr_find=true suggests a rate"),
+     (["clip.norm=0"], "clip.norm: 0 must be more than 0; clip=none switches clipping off"),
+     (["accumulate=0"], "accumulate: 0 must be at least 1"),
+     (["early_stopping.patience=-1"],
+      "early_stopping.patience: -1 must be at least 1; early_stopping=none never stops early")],
+    [(["optimizer=adam", "optimizer.betas=[0.9]"], "optimizer.betas: [0.9] must have 2 entries, such as [0.9, 0.999]"),
+     (["optimizer.lr=abc"], "optimizer.lr: 'abc' is not a number")],
+    [(["scheduler=step", "scheduler.every=30"],
+      "scheduler.every: 30 has no unit; write scheduler.every=30steps or scheduler.every=30epochs")],
+    [(["scheduler=multistep", "scheduler.milestones=[80%,20%]"],
+      "scheduler.milestones: 80%, 20% must rise; type scheduler.milestones=[20%,80%]")],
+    [(["scheduler=wsd", "scheduler.decay=5"], "scheduler.decay: 5 has no unit; write scheduler.decay=5steps or")],
 ]  # fmt: skip
 
 
 @pytest.mark.parametrize("experiment", ["coast", "digits", "topics"])
-@pytest.mark.parametrize(
-    ("words", "message"), ANYWHERE, ids=lambda value: " ".join(value) if type(value) is list else ""
-)
+@pytest.mark.parametrize("line", ANYWHERE, ids=lambda line: " ".join(word for words, _ in line for word in words))
 def test_a_mistake_is_told_by_key_with_what_to_type_in_every_experiment(
-    experiment: str, words: list[str], message: str
+    experiment: str, line: list[tuple[list[str], str]]
 ) -> None:
-    (found,) = told(f"experiment={experiment}", *_hydra.implied(words))
-    assert found.startswith(message)
+    words = [word for words, _ in line for word in words]
+    found = told(f"experiment={experiment}", *_hydra.implied(words))
+    assert len(found) == len(line), found
+    for _, message in line:
+        assert [problem for problem in found if problem.startswith(message)], (message, found)
 
 
 @pytest.mark.parametrize(
