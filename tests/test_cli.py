@@ -254,7 +254,7 @@ def test_a_model_of_ones_own_trains_from_a_file_and_a_module_in_an_empty_folder(
         "model = trainer.load('runs/mine')\n"
         "print(tuple(model(model.preprocess(Image.new('RGB', (20, 30)))).shape), len(model.classes), model.training)"
     )
-    loaded = Command(partial(exec, loading, {}), cwd=tmp_path, first=partial(sys.path.insert, 0, "")).wait()
+    loaded = Command(partial(exec, loading, {}), cwd=tmp_path).wait()
     assert loaded.out.strip() == "(1, 10) 10 False", loaded.err
 
 
