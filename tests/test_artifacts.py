@@ -212,7 +212,7 @@ def test_a_name_that_is_none_is_told_with_what_to_type(name: str, capsys: pytest
     assert cli.train([f"resume=wandb:{name}"]) == 2
     assert "names no model; type resume=wandb:ENTITY/PROJECT/NAME:ALIAS" in capsys.readouterr().err
     assert cli.train(["-m", "resume=wandb:p/m:best", "seed=1,2"]) == 2
-    assert "resume: a model is gone on with by one run, and -m starts a sweep" in capsys.readouterr().err
+    assert " is one run, and -m starts a sweep; leave out -m" in capsys.readouterr().err
     assert not Path("runs").exists()
 
 
@@ -225,7 +225,8 @@ from pathlib import Path
 import wandb
 from trainer.folder import RunFolder
 from trainer.tracking.mailbox import Done, Mailbox, Spec
-from trainer.tracking.sender import Sender, write_into
+from trainer.tracking.attempts import write_into
+from trainer.tracking.sender import Sender
 
 def run(id, every, mode="online"):
     folder = RunFolder(id)

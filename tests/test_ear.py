@@ -13,9 +13,9 @@ from tests.test_shipper import ONLINE, life
 from tests.wandb_server import WandbServer
 from trainer.folder import RunFolder
 from trainer.tracking import ear
+from trainer.tracking.attempts import sync_command
 from trainer.tracking.ear import Ear, patient
 from trainer.tracking.mailbox import Mailbox
-from trainer.tracking.sender import sync_command
 
 
 @pytest.fixture

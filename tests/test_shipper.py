@@ -31,11 +31,12 @@ from trainer.evaluation import Evaluator
 from trainer.folder import RunFolder
 from trainer.records import Evaluation, Outcome
 from trainer.tasks import Classification, Segmentation, Task
+from trainer.tracking.attempts import sync_command
 from trainer.tracking.base import Plan, Trackers
 from trainer.tracking.journal import Journal
 from trainer.tracking.mailbox import Mailbox, Sent, Spec, Tail
 from trainer.tracking.sender import Best
-from trainer.tracking.shipper import Shipper, Wandb, sync_command
+from trainer.tracking.shipper import Shipper, Wandb
 from trainer.update import Precision
 from trainer.world import World
 

@@ -20,11 +20,11 @@ from trainer.cli import sync as command
 from trainer.folder import RunFolder
 from trainer.records import Panel
 from trainer.sync import Job, find, judged, send
+from trainer.tracking.attempts import sync_command
 from trainer.tracking.journal import Journal
 from trainer.tracking.mailbox import Answer, Done, Mailbox, Sent, Spec
 from trainer.tracking.panels import write_panels
 from trainer.tracking.resend import home
-from trainer.tracking.sender import sync_command
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -26,8 +26,8 @@ from tests import test_shipper as small
 from tests.commands import Ended, command
 from tests.wandb_server import Run, WandbServer
 from trainer.folder import RunFolder
+from trainer.tracking.attempts import sync_command
 from trainer.tracking.mailbox import Mailbox, Sent
-from trainer.tracking.shipper import sync_command
 
 ROOT = Path(__file__).resolve().parents[1]
 CODE = "import sys; from trainer.cli import train; sys.exit(train())"

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import contextlib
+from collections.abc import Iterable, Iterator
 
 import torch
 from torch import nn
@@ -35,6 +36,13 @@ class Buffers:
             self._kept = [None if value is None else value.detach().clone() for value in now]
         elif some := [value for value in now if value is not None]:
             torch._foreach_copy_([kept for kept in self._kept if kept is not None], some)
+
+    @contextlib.contextmanager
+    def kept(self) -> Iterator[None]:
+        """What happens meanwhile changes them for that time only."""
+        self.keep()
+        yield
+        self.put_back()
 
     @torch.no_grad()
     def put_back(self) -> None:

@@ -66,18 +66,8 @@ def _no_option(flag: str) -> str:
     return f"{flag}: is no option; {hint}{agent}"
 
 
-_QUESTIONS = (
-    "--cfg",
-    "-c",
-    "--info",
-    "-i",
-    "--hydra-help",
-    "--version",
-    "--shell-completion",
-    "-sc",
-    "--resolve",
-    "-p",
-)
+_QUESTIONS = ("--cfg", "-c", "--info", "-i", "--hydra-help", "--version", "--shell-completion", "-sc",
+              "--resolve", "-p")  # fmt: skip
 """Options that Hydra answers; nothing is trained."""
 
 
@@ -98,17 +88,22 @@ def _single(overrides: list[str]) -> tuple[DictConfig, Place]:
     from trainer import run
     from trainer.agent import announced
     from trainer.overrides import check_with_choices
-    from trainer.records import RESUME_WORDS
     from trainer.sweep import job_place
 
-    folder = next((word.partition("=")[2] for word in reversed(overrides) if word.startswith("resume=")), "")
-    folder = folder.strip("'\"")
-    if folder and folder not in (*RESUME_WORDS, "null"):
+    if folder := _one_run(overrides):
         return _resumed(folder, [word for word in overrides if not word.startswith("resume=")])
     cfg, choices = check_with_choices(overrides)
     if agent := announced():  # as a job of a sweep, so that all runs of the agents lie in one folder
         return cfg, replace(job_place(cfg, overrides, choices), agent=agent)
     return cfg, run.place(cfg, choices)
+
+
+def _one_run(overrides: list[str]) -> str:
+    """The folder or the model after `resume=`; empty if it is one of the words, or not there."""
+    from trainer.records import RESUME_WORDS
+
+    typed = next((word.partition("=")[2] for word in reversed(overrides) if word.startswith("resume=")), "")
+    return "" if (typed := typed.strip("'\"")) in (*RESUME_WORDS, "null") else typed
 
 
 def _resumed(path: str, overrides: list[str]) -> tuple[DictConfig, Place]:
@@ -139,10 +134,10 @@ def _sweep(overrides: list[str]) -> int:
     from trainer import _hydra
     from trainer.overrides import check_sweep
     from trainer.sweep import Job, job_place, table
-    from trainer.tracking.shipper import sync_command
+    from trainer.tracking.attempts import sync_command
 
-    if any(word.startswith("resume=wandb:") for word in overrides):
-        raise ConfigError("resume: a model is gone on with by one run, and -m starts a sweep; leave out one of the two")
+    if folder := _one_run(overrides):
+        raise ConfigError(f"resume: {folder!r} is one run, and -m starts a sweep; leave out -m, or type resume=auto")
     places = [job_place(cfg, job, choices) for job, cfg, choices in check_sweep(overrides)]
     sys.argv[1:] = ["-m", *overrides]  # Hydra does not take it between two overrides
     code = 0
@@ -164,7 +159,7 @@ def _sweep(overrides: list[str]) -> int:
 
 def _report(outcome: Outcome, at: Place) -> int:
     """The last lines of a run: the commands that one would type next."""
-    from trainer.tracking.shipper import sync_command
+    from trainer.tracking.attempts import sync_command
 
     if outcome.reason.startswith("already finished"):
         best = ", ".join(f"{k} {v:.4g}" for k, v in outcome.best.items() if k.startswith("val/") and "iou/" not in k)

@@ -24,10 +24,10 @@ from trainer.report import board as boards
 from trainer.report.board import Board, Shown
 from trainer.report.table import Entry
 from trainer.report.table import find as find_runs
+from trainer.tracking.attempts import sync_command
 from trainer.tracking.journal import by_step
 from trainer.tracking.mailbox import Mailbox, Sent, Tail
 from trainer.tracking.resend import unanswered
-from trainer.tracking.sender import sync_command
 
 NEWEST = 500  # runs of a project that are looked at for the keys in which they differ
 INSTALL = "trainer-dashboard needs wandb-workspaces; type pip install 'wandb-trainer[dashboard]'"

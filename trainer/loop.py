@@ -23,7 +23,7 @@ from trainer.data.curriculum import Curriculum
 from trainer.data.loader import Accumulate, Batch, loader_of, samples_of
 from trainer.durations import Duration, Every, count
 from trainer.ema import Ema
-from trainer.errors import CheckpointError, ConfigError
+from trainer.errors import ConfigError
 from trainer.evaluation import Evaluator
 from trainer.folder import RunFolder, step_name
 from trainer.gradients import Clip, Noise
@@ -34,7 +34,7 @@ from trainer.optim import Freezing
 from trainer.progress import Progress
 from trainer.records import STOPPED, Evaluation, Outcome, Resume, Row, RunState
 from trainer.rehearsal import rehearse
-from trainer.resuming import put_back
+from trainer.resuming import go_on
 from trainer.schedules import Schedule, as_schedule
 from trainer.signals import Signals
 from trainer.state import EVALUATION, STEP, Rng, Stateful, mix, seed_generators
@@ -172,9 +172,7 @@ class Trainer:
         except BaseException as error:
             told = in_words(self, error)
             self._fail(told)
-            if told is error:
-                raise
-            raise told from error
+            raise told from (error.__cause__ if told is error else error)
         finally:
             self.loader.close()
             self.evaluator.close()
@@ -229,10 +227,8 @@ class Trainer:
 
         Batch norm's statistics count the first time only.
         """
-        buffers = Buffers([self.model, *self.task.modules.values()])
-        buffers.keep()
-        losses = self.backward(group, sizes)
-        buffers.put_back()
+        with Buffers([self.model, *self.task.modules.values()]).kept():
+            losses = self.backward(group, sizes)
         return torch.stack([loss * (size / sum(sizes)) for loss, size in zip(losses, sizes, strict=True)]).sum()
 
     def finish_epoch(self) -> None:
@@ -339,17 +335,9 @@ class Trainer:
         Raises:
             CheckpointError: every checkpoint is damaged, or does not fit; or there is none, and there must be.
         """
-        found = self.checkpoints.newest()
-        if found is None:
-            if must:
-                raise CheckpointError(f"{self.folder}: there is no checkpoint to go on from; use resume=auto or never")
-            if "journal" in self.parts:
-                self.parts["journal"].load_state_dict({"offset": 0, "waiting": ""})
-            return False
-        put_back(self, found)
-        self._saved, self._rates = self.progress.step, self.schedule.rates
-        self.checkpoints.point_best(self.best.row.get("step", -1))  # a kill may have come before the pointer moved
-        return True
+        if found := go_on(self, must):
+            self._saved, self._rates = self.progress.step, self.schedule.rates
+        return found
 
     def _fail(self, error: BaseException) -> None:
         """The run ends with an error: what is known is written, and nothing is saved half-way through a step."""

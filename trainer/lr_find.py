@@ -158,9 +158,7 @@ def _undone(trainer: Trainer) -> Iterator[None]:
         yield
     except (RuntimeError, MemoryError) as error:
         told = in_words(trainer, error)
-        if told is error:
-            raise
-        raise told from error
+        raise told from (error.__cause__ if told is error else error)
     finally:
         trainer.loader.close()
         trainer.update.clear()

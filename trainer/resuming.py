@@ -5,10 +5,29 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from trainer.checkpoint import Checkpoint
+from trainer.errors import CheckpointError
 from trainer.state import restore
 
 if TYPE_CHECKING:
     from trainer.loop import Trainer
+
+
+def go_on(trainer: Trainer, must: bool) -> bool:
+    """Puts the newest whole checkpoint back; without one the history begins anew. Returns whether there was one.
+
+    Raises:
+        CheckpointError: every checkpoint is damaged, or does not fit; or there is none, and there must be.
+    """
+    found = trainer.checkpoints.newest()
+    if found is None:
+        if must:
+            raise CheckpointError(f"{trainer.folder}: there is no checkpoint to go on from; use resume=auto or never")
+        if "journal" in trainer.parts:
+            trainer.parts["journal"].load_state_dict({"offset": 0, "waiting": ""})
+        return False
+    put_back(trainer, found)
+    trainer.checkpoints.point_best(trainer.best.row.get("step", -1))  # a kill may have come before the pointer moved
+    return True
 
 
 def put_back(trainer: Trainer, found: Checkpoint) -> None:

@@ -24,7 +24,7 @@ class Spec:
     """What the run is called on wandb; written when training starts.
 
     Attributes:
-        id, name, project, entity, group, tags, notes, config: as wandb.init takes them.
+        id, name, project, entity, group, job_type, tags, notes, config: as wandb.init takes them.
         mode: `auto`, `online` or `offline`. dir: what holds wandb's own folder `wandb`.
         pid: the training process, whose use of the machine is shown.
         attempt: counts the trainings in this folder.
@@ -43,6 +43,7 @@ class Spec:
     pid: int
     entity: str | None = None
     group: str | None = None
+    job_type: str | None = None
     tags: list[str] = field(default_factory=list)
     notes: str | None = None
     config: dict[str, Any] = field(default_factory=dict)

@@ -13,8 +13,9 @@ from typing import Any
 from trainer.errors import brief
 from trainer.folder import RunFolder
 from trainer.tracking import arrival
+from trainer.tracking.attempts import write_into
 from trainer.tracking.mailbox import Answer, Done, Mailbox, Sent, Spec
-from trainer.tracking.sender import Sender, write_into
+from trainer.tracking.sender import Sender
 
 SECONDS = 600.0  # that sending one run may take
 _OTHER = "a server of your own is named by WANDB_BASE_URL"
