@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.remains import rows
-from tests.test_cli import command
+from tests.commands import command
 from tests.wandb_server import Run, WandbServer
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -44,8 +44,8 @@ def sweep(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, dict
         words = ["experiment=digits", "epochs=2", "world.threads=1", "log_every=1step", "name=three", "wandb.project=p"]
         made = command("train", "-m", *words, "model=mine", f"model.how={','.join(HOW)}", cwd=path, env={
             **server.env(), "PYTHONPATH": os.pathsep.join([str(ROOT), str(path)])})  # fmt: skip
-        assert made.returncode == 143, made.stderr
-        yield path / "runs/three", {run.config["model"]["how"]: run for run in server.runs}, made.stdout
+        assert made.code == 143, made.err
+        yield path / "runs/three", {run.config["model"]["how"]: run for run in server.runs}, made.out
         assert server.unknown == []
 
 
