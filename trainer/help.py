@@ -16,7 +16,7 @@ MEANINGS = {
     "log_every": "likewise",
     "checkpoint_every": "likewise; what is lost at most when a run is killed",
     "skip_nonfinite": "updates in a row that may be left out: loss or gradient not finite",
-    "resume": "never, auto, must, a run's folder or wandb:PROJECT/MODEL:ALIAS; null: never, but auto in a sweep",
+    "resume": "never, auto (null in a sweep), must, a run folder, wandb:PROJECT/MODEL",
     "resume_changes": "allow: go on although a change alters the model or the order of the data",
     "name": "of the run's folder; null makes one up",
     "runs": "the folder that holds all runs; or set RUNS_DIR",
