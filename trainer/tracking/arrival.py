@@ -167,10 +167,10 @@ def init_timeout() -> float:
         return INIT_TIMEOUT
 
 
-def unreachable(server: str) -> str:
+def unreachable(server: str, seconds: float | None = None) -> str:
     """Why nothing answers at that address; empty if something does, whatever it says."""
     try:
-        with urllib.request.urlopen(server, timeout=init_timeout()):
+        with urllib.request.urlopen(server, timeout=seconds or init_timeout()):
             return ""
     except urllib.error.HTTPError:
         return ""

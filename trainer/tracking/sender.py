@@ -24,6 +24,7 @@ from trainer.tracking.journal import by_step
 from trainer.tracking.mailbox import Done, Mailbox, Sent, Spec, Tail
 from trainer.tracking.panels import read_panels
 
+REACH = 5.0  # seconds that the server may take for its first answer
 LINGER = 600.0  # seconds that the child may take to end after training, while nobody waits for it
 
 
@@ -76,7 +77,9 @@ class Sender:
                     raise
                 self._wandb.teardown()
                 mode = "offline"
-                self.box.tell("warning", f"{brief(error)}; this run is kept offline")
+                refused = "the server refuses the login (401; type wandb login --relogin)"
+                why = refused if "401" in str(error) else brief(error)
+                self.box.tell("warning", f"{why}; this run is kept offline")
         if mode == "offline":
             self._open_offline()
         self._run.define_metric("trainer/step", hidden=True)
@@ -153,9 +156,9 @@ class Sender:
         try:
             known = self._wandb.login(prompt=False, verify=False)
             server = str(self._wandb.setup().settings.base_url)
-            if known and (why := unreachable(server)):
-                raise ValueError(f"{server} cannot be reached ({why})")
-            known = known and self._wandb.login(prompt=False)
+            if known and (why := unreachable(server, REACH)):
+                self.box.tell("warning", f"no answer from {server} ({why}); this run is kept offline")
+                return "offline"
         except (self._wandb.Error, ValueError) as error:
             self.box.tell("warning", f"{brief(error)}; this run is kept offline")
             return "offline"
