@@ -66,6 +66,7 @@ class Stream:
 
 def test_nobody_waits_any_longer_where_nothing_moves(box: Mailbox, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ear, "LOOK", 0.01)
+    monkeypatch.setattr(ear, "STILL", 0.1)
     stream = Stream(*range(12), error='retrying: Post "http://x/graphql": dial tcp 127.0.0.1:1: connection refused')
     with patient(stream, box):
         for _ in range(12):

@@ -10,8 +10,8 @@ from typing import Any
 
 from trainer.tracking.mailbox import Mailbox
 
-STILL = 16  # looks in a row without any progress after which nobody waits for the end of a run any longer
-LOOK = 0.5  # seconds between two of them
+STILL = 6.0  # seconds without any progress after which nobody waits for wandb any longer
+LOOK = 0.5  # seconds between two looks
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 
 
@@ -58,7 +58,7 @@ def patient(run: Any, box: Mailbox) -> Iterator[None]:
                 now, why = _progress(run)
                 still = still + 1 if now == before else 0
                 before = now
-                if still >= STILL:
+                if still * LOOK >= STILL:
                     box.tell("stuck", why)
                     return
 
@@ -67,6 +67,18 @@ def patient(run: Any, box: Mailbox) -> Iterator[None]:
         yield
     finally:
         over.set()
+
+
+@contextlib.contextmanager
+def prompt(box: Mailbox) -> Iterator[None]:
+    """Around what a server has to answer: tells `stuck` when that takes longer than `STILL` seconds."""
+    timer = threading.Timer(STILL, lambda: box.tell("stuck", "no answer from the server"))
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 def _progress(run: Any) -> tuple[str, str]:

@@ -109,7 +109,7 @@ class Answer:
 @dataclass(frozen=True)
 class Message:
     """What the wandb side has to say: where the run is (`url`), a `warning`, `stopped` on the website, `done`;
-    `stuck`, with the reason, when the end of a run does not go on."""
+    `stuck`, with the reason, as long as wandb does not go on; any other message ends it."""
 
     kind: Literal["url", "warning", "stopped", "done", "stuck"]
     text: str

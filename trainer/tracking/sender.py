@@ -18,7 +18,7 @@ from trainer.tracking.arrival import init_timeout, kept, there, unreachable, wai
 from trainer.tracking.artifacts import Artifacts
 from trainer.tracking.attempts import again_command, lives, marked, set_aside, sync_command, synced
 from trainer.tracking.beside import Beside
-from trainer.tracking.ear import Ear, patient
+from trainer.tracking.ear import Ear, patient, prompt
 from trainer.tracking.encoding import encode
 from trainer.tracking.journal import by_step
 from trainer.tracking.mailbox import Done, Mailbox, Sent, Spec, Tail
@@ -71,7 +71,8 @@ class Sender:
             self.sent.base = self.sent.step if whole else self.sent.base or 0
         if mode == "online":
             try:
-                self._open_online()
+                with prompt(self.box):
+                    self._open_online()
             except (self._wandb.Error, OSError, TimeoutError) as error:
                 if self.again:
                     raise

@@ -25,6 +25,7 @@ from trainer.tracking import resend
 from trainer.tracking.attempts import again_command, write_into
 from trainer.tracking.base import Plan, Tracker
 from trainer.tracking.download import download
+from trainer.tracking.ear import STILL
 from trainer.tracking.mailbox import Done, Mailbox, Message, Sent, Spec
 from trainer.tracking.sender import Sender
 from trainer.tracking.settings import Wandb
@@ -73,6 +74,7 @@ class Shipper(Tracker):
         self._prior: Spec | None = None
         self._begun = self._ended = False
         self._lives = LIVES
+        self._stuck = ""  # why nothing moves, as long as that is so
         self._spec = Spec(
             id=id,
             name=name,
@@ -170,6 +172,7 @@ class Shipper(Tracker):
             found = self._box.messages()
         for message in found:
             self.stopped = self.stopped or message.kind == "stopped"
+            self._stuck = message.text if message.kind == "stuck" else ""
             level = {"url": logging.INFO, "done": logging.DEBUG, "stuck": logging.DEBUG}.get(
                 message.kind, logging.WARNING
             )
@@ -211,8 +214,10 @@ class Shipper(Tracker):
         while (code := child.poll()) is None and not why:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 child.wait(POLL)
-            why = next((message.text for message in self.messages() if message.kind == "stuck"), "")
-            if time.monotonic() - begin >= self.settings.finish_timeout:
+            self.messages()
+            waited = time.monotonic() - begin
+            why = self._stuck if waited >= STILL else ""
+            if waited >= self.settings.finish_timeout:
                 why = why or f"not all was sent in {self.settings.finish_timeout:g} s"
         if code is None:
             _LEFT.append(child)
