@@ -14,6 +14,7 @@ Row = dict[str, Any]  # one line of metrics.jsonl: {"step": 120, "epoch": 2, "tr
 RunState = Literal["running", "finished", "interrupted", "failed"]
 Resume = Literal["never", "auto", "must"]
 RESUME_WORDS: tuple[Resume, ...] = get_args(Resume)
+MODEL = "wandb:"  # before the name of a model, where a run folder may be named too
 
 FACTS = ("in_channels", "in_features", "image_size", "num_classes", "classes", "colors", "preprocess",
          "vocab_size", "context", "ignore_index", "class_counts")  # fmt: skip
@@ -76,14 +77,24 @@ class Histogram:
             raise ValueError(f"histogram: {given}; 1 to 512 counts are needed, and one edge more")
         if not np.isfinite(self.edges).all():
             raise ValueError("histogram: an edge is not finite; leave out such values")
+        if not np.isfinite(self.counts).all() or min(self.counts) < 0:
+            raise ValueError("histogram: a count is not finite, or less than 0")
 
     @classmethod
     def of(cls, values: Any, bins: int = 64) -> Histogram:
         """Of the finite numbers in an array, a tensor or a list; all counts are 0 where there are none."""
         values = values.detach().float().cpu() if hasattr(values, "detach") else values
         numbers = np.asarray(values, dtype=np.float64).ravel()
-        counts, edges = np.histogram(numbers[np.isfinite(numbers)], bins)
+        numbers = numbers[np.isfinite(numbers)]
+        span = cls.span(numbers.min(), numbers.max()) if len(numbers) else None
+        counts, edges = np.histogram(numbers, bins, span)
         return cls(counts.tolist(), edges.tolist())
+
+    @staticmethod
+    def span(low: float, high: float) -> tuple[float, float]:
+        """From the least to the largest value, or somewhat further where no bins would fit between them."""
+        least = 1e-9 * max(abs(low), abs(high))
+        return (low, high) if high - low > least else (low - max(0.5, least), high + max(0.5, least))
 
 
 @dataclass(frozen=True)

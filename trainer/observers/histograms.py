@@ -88,7 +88,7 @@ def histogram(values: torch.Tensor, bins: int) -> Histogram:
     values = values[values.isfinite()]
     if not len(values):
         return Histogram([0] * bins, np.linspace(0.0, 1.0, bins + 1).tolist())
-    low, high = torch.stack(values.aminmax()).tolist()
-    low, high = (low, high) if low < high else (low - 0.5, high + 0.5)
+    low, high = Histogram.span(*torch.stack(values.aminmax()).tolist())
+    values = values.cpu() if values.device.type == "mps" else values  # which knows no float64
     place = ((values.double() - low) * (bins / (high - low))).long().clamp_(0, bins - 1)
     return Histogram(torch.bincount(place, minlength=bins).tolist(), np.linspace(low, high, bins + 1).tolist())
