@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import logging
 import re
@@ -17,6 +18,7 @@ from trainer.errors import ConfigError
 from trainer.folder import RunFolder
 from trainer.hooks import Hook
 from trainer.loop import Trainer
+from trainer.observers.histograms import histogram
 from trainer.records import Evaluation, Histogram, Outcome, Panel, Row
 from trainer.tracking.journal import Journal
 from trainer.tracking.panels import read_panels
@@ -187,3 +189,39 @@ def test_a_histogram_is_of_finite_values_and_has_counts_between_edges() -> None:
         Histogram([1, 2], [0.0, 1.0])
     with pytest.raises(ValueError, match="an edge is not finite"):
         Histogram([1], [0.0, float("inf")])
+    for wrong in (float("nan"), -1):
+        with pytest.raises(ValueError, match="a count is not finite, or less than 0"):
+            Histogram([wrong], [0.0, 1.0])  # type: ignore[list-item]
+
+
+@pytest.mark.parametrize("values", [[1e30, 1e30], [-1e18], [1.0, 1.0 + 2.3e-16], [0.0]])
+def test_values_between_which_no_bins_fit_make_a_histogram_all_the_same(values: list[float]) -> None:
+    rounded = torch.tensor(values)
+    for found, value in ((Histogram.of(values, 64), values[0]), (histogram(rounded, 64), rounded[0].item())):
+        assert sum(found.counts) == len(values)
+        assert all(a < b for a, b in itertools.pairwise(found.edges))
+        assert found.edges[0] < value < found.edges[-1]
+
+
+def test_what_is_logged_while_a_checkpoint_is_saved_is_in_it(tmp_path: Path) -> None:
+    class Saves(Hook):
+        count = 0
+
+        def on_save(self, trainer: Trainer, folder: Path) -> None:
+            self.count += 1
+            trainer.log({"mine/saved": trainer.progress.step})
+
+        def state_dict(self) -> dict[str, int]:
+            return {"count": self.count}
+
+        def load_state_dict(self, state: dict[str, int]) -> None:
+            self.count = state["count"]
+
+    def trained(name: str, epochs: int) -> tuple[list[Row], int]:
+        folder, hook = RunFolder(tmp_path / name), Saves()
+        options: dict[str, Any] = {"log_every": "3steps", "resume": "auto", "epochs": epochs}
+        make_trainer(folder=folder, trackers=[Journal(folder)], hooks=[hook], **options).fit()
+        return timeless([json.loads(line) for line in folder.metrics.read_text().splitlines()]), hook.count
+
+    trained("cut", 1)
+    assert trained("cut", 2) == trained("whole", 2)

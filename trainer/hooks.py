@@ -37,7 +37,7 @@ class Hook:
                 raise TypeError(f"{cls.__name__}.{name}: a hook has no such method; {did_you_mean(name, METHODS)}")
 
     def on_fit_start(self, trainer: Trainer) -> None:
-        """Everything is built, and restored if the run is resumed."""
+        """Everything is built, and restored if the run is resumed. What is logged here is logged at each start."""
 
     def on_log(self, trainer: Trainer, row: Row) -> None:
         """A row is about to be written. Rows come in order, some time after their step: several at once."""
@@ -49,7 +49,7 @@ class Hook:
         """
 
     def on_save(self, trainer: Trainer, folder: Path) -> None:
-        """A checkpoint is being written to that folder."""
+        """A checkpoint is about to be written to that folder, with what hooks keep and have logged by then."""
 
     def on_exception(self, trainer: Trainer, error: BaseException) -> None:
         """The training ends with this error."""

@@ -322,12 +322,12 @@ class Trainer:
         self.trackers.saved()
         if self.folder is None:
             return
+        self.hooks.on_save(self, self.folder.checkpoints / step_name(self.progress.step))
         with self.clock.during("save"):
             state = self.checkpoints.snapshot(self.parts)
         check_window(state["meters"], self.progress.step, not self.update.scaled)
         weights = self.ema.take(state)  # those that are evaluated
         self.checkpoints.save(self.progress.step, weights, state, manifest(self), best)
-        self.hooks.on_save(self, self.folder.checkpoints / step_name(self.progress.step))
 
     def resume(self, must: bool = False) -> bool:
         """Puts the newest whole checkpoint back; returns whether there was one.
