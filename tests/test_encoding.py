@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import logging
 import os
 import signal
@@ -95,6 +96,20 @@ def test_what_a_kill_left_is_mended_by_the_next_start(tmp_path: Path, caplog: py
     journal.panels(3, panels())
     journal.finish(Outcome("finished", "done"))
     assert names(folder.media) == ["step-000000001", "step-000000003"]
+
+
+def test_one_who_holds_pictures_and_does_not_go_on_stops_nobody(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(encoding, "PATIENCE", 0.05)
+    folder = RunFolder(tmp_path)
+    encoding.put(folder.media_at(1), panels())
+    with open(folder.media / ".raw-step-000000001.bin", "rb") as held, caplog.at_level(logging.WARNING, "trainer"):
+        fcntl.flock(held, fcntl.LOCK_EX)
+        Journal(folder, followed=True).finish(Outcome("finished", "done"))
+    assert "not encoded in 0.05 s by another process" in caplog.text
+    encoding.encode(folder.media_at(1))
+    assert names(folder.media) == ["step-000000001"]
 
 
 def test_of_several_processes_one_encodes_and_the_others_wait_for_it(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import BinaryIO
@@ -18,6 +19,7 @@ from trainer.records import Panel
 from trainer.tracking.panels import FACTS, panel_of, smaller, write_panels
 
 MOST, BYTES = 8, 64 << 20  # evaluations whose pictures may wait, and how large all may be together
+PATIENCE = 30.0  # seconds for which another process is waited for: one that is stopped must not stop the training
 
 
 def put(folder: Path, panels: Sequence[Panel]) -> None:
@@ -45,7 +47,7 @@ def encode(folder: Path) -> None:
     """Makes the pictures in that folder of the bytes that wait for it, if any do; waits for another one who does so.
 
     Raises:
-        OSError: they cannot be written. ValueError: what waits is damaged.
+        OSError: they cannot be written, or another process holds them for too long. ValueError: what waits is damaged.
     """
     raw = _raw(folder)
     try:
@@ -53,7 +55,7 @@ def encode(folder: Path) -> None:
     except FileNotFoundError:
         return
     with open(number, "rb") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)  # that of a process that was killed is void: the next one does it
+        _lock(file, folder)  # that of a process that was killed is void: the next one does it
         if not os.fstat(number).st_nlink:
             return  # it was done meanwhile
         try:
@@ -63,6 +65,17 @@ def encode(folder: Path) -> None:
             raise
         write_panels(folder, panels)
         raw.unlink()
+
+
+def _lock(file: BinaryIO, folder: Path) -> None:
+    end = time.monotonic() + PATIENCE
+    while True:
+        try:
+            return fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            if time.monotonic() > end:
+                raise TimeoutError(f"{folder}: not encoded in {PATIENCE:g} s by another process") from error
+            time.sleep(0.01)
 
 
 def waiting(media: Path) -> list[Path]:

@@ -27,7 +27,7 @@ class Journal(Tracker):
     """Appends rows to metrics.jsonl, one write a call, histograms to a file of their own, and panels to media/.
 
     The lines are strict JSON with the keys in the order given; a value that is not finite is null. What cannot be
-    written is kept and tried again at the next call: a full disk costs a warning, never the training.
+    written of rows is kept and tried again at the next call: a full disk costs a warning, never the training.
 
     Args:
         folder: the run folder.
@@ -39,7 +39,7 @@ class Journal(Tracker):
         self._file: int | None = None
         self._waiting = b""
         self._offset: int | None = None
-        self._warned = False
+        self._told: set[str] = set()
 
     def start(self, plan: Plan) -> None:
         """Cuts off what a crash left behind: half a line, and the pictures of steps that will be done again."""
@@ -83,7 +83,8 @@ class Journal(Tracker):
             return
         try:
             with open(self.folder.histograms, "ab") as file:
-                file.write(_line({"step": step, **{name: vars(one) for name, one in histograms.items()}}))
+                line = _line({"step": step, **{name: vars(one) for name, one in histograms.items()}})
+                _append(file.fileno(), line)
         except OSError as error:
             self._warn(error)
 
@@ -91,7 +92,7 @@ class Journal(Tracker):
         """Appends to what the shipper reads, where there is one: nothing else depends on it."""
         if values:
             with contextlib.suppress(OSError), open(self.folder.speed, "ab") as file:
-                file.write(_line({"step": step, **values}))
+                _append(file.fileno(), _line({"step": step, **values}))
 
     def rows(self, rows: Sequence[Row]) -> None:
         self._waiting += b"".join(_line(row) for row in rows)
@@ -149,20 +150,24 @@ class Journal(Tracker):
         if not self._waiting:
             return
         try:
-            file = self._open()
-            written = os.write(file, self._waiting)
-            if written < len(self._waiting):  # the disk is full; readers must never see half a line
-                os.ftruncate(file, os.fstat(file).st_size - written)
-                raise OSError(28, "No space left on device")
+            _append(self._open(), self._waiting)
         except OSError as error:
-            self._warn(error)
+            self._warn(error, "it will be tried again")
             return
         self._waiting = b""
 
-    def _warn(self, error: Exception) -> None:
-        if not self._warned:
-            log.warning("%s: %s; training goes on, and it will be tried again", self.folder, error)
-        self._warned = True
+    def _warn(self, error: Exception, then: str = "it is left out") -> None:
+        if then not in self._told:
+            log.warning("%s: %s; training goes on, and %s", self.folder, error, then)
+        self._told.add(then)
+
+
+def _append(file: int, lines: bytes) -> None:
+    """All of them or none: readers must never see half a line, nor the next one be appended to it."""
+    written = os.write(file, lines)
+    if written < len(lines):  # the disk is full
+        os.ftruncate(file, os.fstat(file).st_size - written)
+        raise OSError(28, "No space left on device")
 
 
 def by_step(lines: Iterable[bytes]) -> dict[int, dict[str, Any]]:
