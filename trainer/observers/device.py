@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from trainer.errors import brief
 from trainer.hooks import Hook
 from trainer.records import Row
 
@@ -56,6 +57,5 @@ class Device(Hook):
                 found["utilization"] = torch.cuda.utilization(device)
             except Exception as error:  # of torch, of the driver's own library, or that library is not there
                 self._use = False
-                reason = (str(error).splitlines() or [type(error).__name__])[0]
-                log.info("hooks.device: torch cannot tell how busy the GPU is (%s)", reason)
+                log.info("hooks.device: torch cannot tell how busy the GPU is (%s)", brief(error))
         return {f"device/{name}": round(float(value), 3) for name, value in found.items()}

@@ -46,7 +46,7 @@ class Artifacts:
         if not self.spec.model_every or time.monotonic() < self._next:
             return
         with self._guarded("the model was not sent"):
-            path, best = kept(self.folder)
+            path, best = best_or_newest(self.folder)
             if path is not None and best and path.name != self._sent:
                 self._next = time.monotonic() + self.spec.model_every  # also if it fails
                 self._log(run, path, best, "mutable")  # retention may remove it while it is on its way
@@ -60,7 +60,7 @@ class Artifacts:
         if self.spec.model_every is None:
             return ""
         with self._guarded("the model was not sent"):
-            path, best = kept(self.folder)
+            path, best = best_or_newest(self.folder)
             if path is not None:
                 self._model = self._log(run, path, best, "immutable")
                 return str(self._model.digest)
@@ -169,7 +169,7 @@ def read(folder: RunFolder, checkpoint: Path, spec: Spec, id: str) -> Model:
     )
 
 
-def kept(folder: RunFolder) -> tuple[Path | None, bool]:
+def best_or_newest(folder: RunFolder) -> tuple[Path | None, bool]:
     """The folder of the best checkpoint and True; of the newest and False where none is best; None without any."""
     with contextlib.suppress(OSError, UnicodeDecodeError):
         path = folder.checkpoints / (folder.checkpoints / BEST).read_text(encoding="utf-8").strip()
@@ -181,14 +181,15 @@ def kept(folder: RunFolder) -> tuple[Path | None, bool]:
 
 def model_name(id: str) -> str:
     """What the model of a run is called on wandb."""
-    return _allowed(f"model-{id}")
+    return allowed(f"model-{id}")
 
 
 def data_name(source: dict[str, Any]) -> str:
     """What data is called on wandb: `digits`, or with its folder `image_folder-cats`."""
     root = source.get("root")
-    return _allowed("-".join([str(source["_target_"]).rpartition(".")[2], *([Path(str(root)).name] if root else [])]))
+    return allowed("-".join([str(source["_target_"]).rpartition(".")[2], *([Path(str(root)).name] if root else [])]))
 
 
-def _allowed(name: str) -> str:
+def allowed(name: str) -> str:
+    """A name with `_` for what wandb does not take in one."""
     return re.sub(r"[^A-Za-z0-9_.-]", "_", name)[:128]

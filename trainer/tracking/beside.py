@@ -5,20 +5,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from trainer.errors import brief
 from trainer.folder import RunFolder
 from trainer.records import Panel
+from trainer.tracking.artifacts import allowed
 from trainer.tracking.journal import by_step
 from trainer.tracking.mailbox import Mailbox, Tail
 from trainer.tracking.panels import side_by_side
 
 
-def send_code(wandb: Any, folder: RunFolder, run: Any) -> None:
+def send_code(folder: RunFolder, run: Any) -> None:
     """The code that the hook `code` has kept, as an artifact of that kind; the same code is the same version."""
-    name = wandb.util.make_artifact_name_safe(f"source-{run.project}")
     try:
-        run.log_code(str(folder.code), name, include_fn=lambda path: True)
-    except (wandb.Error, OSError, ValueError) as error:
-        Mailbox(folder).tell("warning", f"the code of the run could not be sent: {error}")
+        run.log_code(str(folder.code), allowed(f"source-{run.project}"), include_fn=lambda path: True)
+    except Exception as error:  # the rows are worth more
+        Mailbox(folder).tell("warning", f"the code of the run was not sent ({brief(error)})")
 
 
 class Beside:
@@ -39,7 +40,7 @@ class Beside:
         self._histograms |= {step: found for step, found in by_step(self._tail.lines()).items() if step > after}
         if not self._coded and self._folder.code.is_dir():
             self._coded = True
-            send_code(self._wandb, self._folder, run)
+            send_code(self._folder, run)
 
     def histograms(self, step: int) -> dict[str, Any]:
         found = self._histograms.pop(step, {})
