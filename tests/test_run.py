@@ -22,9 +22,11 @@ from trainer.errors import BusyError, ConfigError, DataError
 from trainer.folder import RunFolder
 from trainer.hooks import Hook
 from trainer.loop import Trainer
+from trainer.overrides import check_with_choices
 from trainer.records import Outcome
-from trainer.run import Place, _shipper, run
+from trainer.run import Place, _shipper, place, run
 from trainer.schedules import cosine
+from trainer.sweep import job_place
 from trainer.tracking.mailbox import Mailbox, Spec
 
 WORDS = ["experiment=digits", "epochs=1", "wandb.mode=disabled", "world.threads=1", "debug=quick"]
@@ -45,12 +47,21 @@ def test_a_folder_that_was_made_for_a_run_that_cannot_start_is_gone_again(tmp_pa
     assert not (tmp_path / "runs").exists()
 
 
+@pytest.mark.parametrize("one", ["wandb:p/m:best", "."])
+def test_a_run_that_only_a_config_names_is_refused_instead_of_another_one_being_trained(one: str) -> None:
+    cfg, choices = check_with_choices([*WORDS, f"++resume='{one}'"])
+    for go in (lambda: place(cfg, choices), lambda: job_place(cfg, WORDS, choices)):
+        with pytest.raises(ConfigError, match=rf"resume: {one} is one run; .* trainer resume={one}"):
+            go()
+    assert not Path("runs").exists()
+
+
 def test_a_run_of_a_sweep_of_wandb_that_somebody_goes_on_with_by_hand_stays_what_it_was(tmp_path: Path) -> None:
     folder, cfg = RunFolder(tmp_path / "run"), _hydra.compose([*WORDS, "wandb.project=other"])
     folder.create()
     agent = Announced("sweep", "id", "theirs", None, {"optimizer": "adamw", "seed": 0})
-    for place in (Place(folder, "auto", None, {"optimizer": "adamw"}, agent), Place(folder, "auto")):
-        shipper = _shipper(cfg, place)
+    for at in (Place(folder, "auto", None, {"optimizer": "adamw"}, agent), Place(folder, "auto")):
+        shipper = _shipper(cfg, at)
         assert folder.read_status()["wandb_id"] == "id"
         Mailbox(folder).clear()
         shipper._box.write(shipper._spec)

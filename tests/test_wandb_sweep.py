@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.remains import rows
 from tests.commands import command
+from tests.remains import rows
 from tests.wandb_server import Run, WandbServer
 
 ROOT = Path(__file__).resolve().parents[1]

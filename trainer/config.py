@@ -17,7 +17,7 @@ from omegaconf.errors import OmegaConfBaseException
 from trainer import _hydra
 from trainer.durations import Duration
 from trainer.errors import ConfigError, closest, did_you_mean
-from trainer.records import FACTS, RESUME_WORDS
+from trainer.records import FACTS, MODEL, RESUME_WORDS
 from trainer.signatures import BROKEN, misfits, mismatch
 from trainer.targets import is_missing, must_be_given
 
@@ -133,7 +133,7 @@ def _scalar(name: str, kind: str, value: Any) -> list[str]:
     if kind == "resume":
         if value is None or value in RESUME_WORDS or (isinstance(value, str) and value and Path(value).is_dir()):
             return []
-        if str(value).startswith("wandb:"):
+        if str(value).startswith(MODEL):
             return []
         near = closest(str(value), RESUME_WORDS)
         hint = f"; did you mean {near}?" if near else ""

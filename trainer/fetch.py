@@ -15,17 +15,17 @@ from typing import Any
 from trainer import config
 from trainer.errors import CheckpointError, ConfigError
 from trainer.folder import RunFolder, shown, write_whole
+from trainer.records import MODEL
 from trainer.sync import child
 from trainer.tracking.download import ANSWER, INNER
 from trainer.tracking.shipper import Wandb
 
-PREFIX = "wandb:"
 SILENCE = 120.0  # seconds in which nothing may arrive
 
 
 def run_folder(word: str, overrides: Sequence[str]) -> RunFolder:
     """What `resume=` names: a run folder, which need not be there, or a model, which becomes one."""
-    return fetched(word, overrides) if word.startswith(PREFIX) else RunFolder(word)
+    return fetched(word, overrides) if word.startswith(MODEL) else RunFolder(word)
 
 
 def fetched(word: str, overrides: Sequence[str]) -> RunFolder:
@@ -57,7 +57,7 @@ def fetched(word: str, overrides: Sequence[str]) -> RunFolder:
 
 def full_name(word: str, typed: dict[str, str]) -> str:
     """`[ENTITY/]PROJECT/NAME:ALIAS` of what was typed; what is missing is that of a run that would be started here."""
-    parts = word.removeprefix(PREFIX).split("/")
+    parts = word.removeprefix(MODEL).split("/")
     if not 1 <= len(parts) <= 3 or not all(parts) or not re.fullmatch(r"[^:]+(:[^:]+)?", parts[-1]):
         raise ConfigError(f"resume: {word!r} names no model; type resume=wandb:ENTITY/PROJECT/NAME:ALIAS")
     if len(parts) == 1:
@@ -71,7 +71,7 @@ def full_name(word: str, typed: dict[str, str]) -> str:
 @contextlib.contextmanager
 def _workplace(runs: Path) -> Iterator[Path]:
     """A folder beside the runs that is gone afterwards; where nothing came of it, `runs` too, if it was not there."""
-    place = runs.absolute() / ".download"
+    place, there = runs.absolute() / ".download", runs.exists()
     try:
         place.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=place) as work:
@@ -81,7 +81,8 @@ def _workplace(runs: Path) -> Iterator[Path]:
     finally:
         with contextlib.suppress(OSError):
             place.rmdir()
-            runs.rmdir()
+            if not there:
+                runs.rmdir()
 
 
 def _download(name: str, runs: Path, folder: str, work: Path) -> dict[str, Any]:

@@ -79,8 +79,16 @@ def place(cfg: DictConfig, choices: Mapping[str, Any]) -> Place:
 
 
 def resume_word(word: Any, default: Resume) -> Resume:
-    """`never`, `auto` or `must`, as a config without problems says it."""
-    return next((known for known in RESUME_WORDS if known == word), default)
+    """`never`, `auto` or `must`, as a config without problems says it.
+
+    Raises:
+        ConfigError: it is a run, whose own config would have to be read instead of this one.
+    """
+    if word is None:
+        return default
+    if word not in RESUME_WORDS:
+        raise ConfigError(f"resume: {word} is one run; it is gone on with by trainer resume={word}, not by a config")
+    return word  # type: ignore[no-any-return]
 
 
 def find(root: Path, digest: str) -> RunFolder | None:
