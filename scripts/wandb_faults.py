@@ -1,4 +1,4 @@
-"""What each fault of a wandb server, a network or a process does to a real training: the table of docs/tracking.md.
+"""What each fault of a wandb server, a network or a process does to a real training: a table.
 
 A training of about 10 s logs every step online, to the server of tests/wandb_server.py. What was not sent is sent by
 `trainer-sync` when all is well again. Ends with 0 if every training ended as it should, nothing was lost, and none

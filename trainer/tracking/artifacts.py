@@ -16,7 +16,7 @@ from trainer.errors import brief
 from trainer.folder import BEST, MANIFEST, RunFolder
 from trainer.tracking.mailbox import Mailbox, Spec, Tail
 
-PATIENCE = 10  # seconds that the server may take to note the data of a run; it has just answered
+PATIENCE = 5  # seconds that the server may take to note the data of a run; it has just answered
 _LASTING = ("config_hash", "code_version", "monitor", "mode")  # of status.json: the same at each attempt
 
 
