@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 from trainer.errors import brief
 from trainer.folder import BEST, MANIFEST, RunFolder
+from trainer.tracking.ear import prompt
 from trainer.tracking.mailbox import Mailbox, Spec, Tail
 
 PATIENCE = 5  # seconds that the server may take to note the data of a run; it has just answered
@@ -29,6 +30,7 @@ class Artifacts:
         self._next = time.monotonic() + (spec.model_every or 0.0)
         self._sent = ""  # the checkpoint that was sent last
         self._model: Any = None
+        self._refused = ""  # why the server did not take it at the end
 
     def data(self, run: Any) -> None:
         """Notes what the run is trained on; nothing of it is sent."""
@@ -62,7 +64,11 @@ class Artifacts:
         with self._guarded("the model was not sent"):
             path, best = best_or_newest(self.folder)
             if path is not None:
-                self._model = self._log(run, path, best, "immutable")
+                try:
+                    self._model = self._log(run, path, best, "immutable")
+                except self._wandb.Error as error:  # the server; what has to do with files is told, and no more
+                    self._refused = f"the model was not sent ({brief(error)})"
+                    return ""
                 return str(self._model.digest)
             if before:
                 raise FileNotFoundError("its checkpoint is gone")
@@ -70,6 +76,8 @@ class Artifacts:
 
     def lost(self) -> str:
         """Why the model did not arrive, after the run was finished online; wandb tells it only those who ask."""
+        if self._refused:
+            return self._refused
         try:
             if self._model is not None:
                 self._model.wait(1)
@@ -87,7 +95,8 @@ class Artifacts:
             file.write_bytes(model.texts[name])
         for name, file in {**model.files, **texts}.items():
             artifact.add_file(str(file), name, policy=policy, skip_cache=True)
-        run.log_artifact(artifact, aliases=[*([BEST] if best else []), "latest", f"step-{model.metadata['step']}"])
+        with prompt(self.box):
+            run.log_artifact(artifact, aliases=[*([BEST] if best else []), "latest", f"step-{model.metadata['step']}"])
         self._sent = path.name
         return artifact
 

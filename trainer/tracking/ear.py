@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import re
 import threading
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -75,10 +76,13 @@ def prompt(box: Mailbox) -> Iterator[None]:
     timer = threading.Timer(STILL, lambda: box.tell("stuck", "no answer from the server"))
     timer.daemon = True
     timer.start()
+    begin = time.monotonic()
     try:
         yield
     finally:
         timer.cancel()
+        if time.monotonic() - begin >= STILL:
+            box.tell("moving", "the server has answered")
 
 
 def _progress(run: Any) -> tuple[str, str]:

@@ -109,9 +109,9 @@ class Answer:
 @dataclass(frozen=True)
 class Message:
     """What the wandb side has to say: where the run is (`url`), a `warning`, `stopped` on the website, `done`;
-    `stuck`, with the reason, as long as wandb does not go on; any other message ends it."""
+    `stuck`, with the reason, when wandb does not go on; any other message, or `moving`, ends that."""
 
-    kind: Literal["url", "warning", "stopped", "done", "stuck"]
+    kind: Literal["url", "warning", "stopped", "done", "stuck", "moving"]
     text: str
 
 

@@ -122,8 +122,8 @@ class Sender:
             self._run.mark_preempting()
         self._ear.closed = True
         begin = time.monotonic()
+        self.sent.model = self._artifacts.at_the_end(self._run, self.sent.model)
         with patient(self._run, self.box):
-            self.sent.model = self._artifacts.at_the_end(self._run, self.sent.model)
             self._run.finish(exit_code=done.exit_code)
         if self.sent.mode == "online":
             late = time.monotonic() - begin >= self._finish_timeout

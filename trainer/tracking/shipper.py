@@ -40,6 +40,7 @@ _IGNORED = (
     "RUN_ID", "RESUME", "RESUME_FROM", "FORK_FROM", "NAME", "RUN_GROUP", "JOB_TYPE", "NOTES", "TAGS", "SWEEP_ID",
     "SWEEP_PARAM_PATH", "DIR", "SERVICE", "DISABLED", "CONSOLE", "QUIET", "REINIT", "PROGRAM",
 )  # fmt: skip  # as WANDB_...: they would make several runs one, or send a run elsewhere
+_LEVELS = {"url": logging.INFO, "warning": logging.WARNING, "stopped": logging.WARNING}
 _LEFT: list[subprocess.Popen[bytes]] = []  # those still sending when their run was over
 
 
@@ -173,9 +174,7 @@ class Shipper(Tracker):
         for message in found:
             self.stopped = self.stopped or message.kind == "stopped"
             self._stuck = message.text if message.kind == "stuck" else ""
-            level = {"url": logging.INFO, "done": logging.DEBUG, "stuck": logging.DEBUG}.get(
-                message.kind, logging.WARNING
-            )
+            level = _LEVELS.get(message.kind, logging.DEBUG)
             log.log(level, "wandb: %s", message.text)
         return found
 
