@@ -18,7 +18,7 @@ from torch.utils.data import Dataset, TensorDataset
 
 import trainer
 from tests import test_shipper as small
-from tests.small import newest
+from tests.small import newest, timeless
 from tests.wandb_server import Run, WandbServer
 from trainer import cli
 from trainer.data.base import Data
@@ -148,10 +148,6 @@ def test_a_run_that_goes_on_from_its_model_in_an_empty_folder_ends_with_the_same
 def bare(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Without what is shown beside the curves."""
     return [{k: v for k, v in row.items() if k not in ("val/worst", "val/confusion")} for row in rows]
-
-
-def timeless(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    return [{key: value for key, value in row.items() if key != "time"} for row in rows]
 
 
 # ------------------------------------------------------------------------------------------------------- what is wrong

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import traceback
 from pathlib import Path
 from typing import Any
 
@@ -60,12 +61,16 @@ def test_hooks_and_trackers_hear_of_an_error() -> None:
     class Broken(Regression):
         def loss(self, model: Any, batch: Any) -> Any:
             if model.training:
-                raise ZeroDivisionError("by hand")
+                try:
+                    raise KeyError("before it")
+                finally:
+                    raise ZeroDivisionError("by hand")
             return super().loss(model, batch)
 
     log, recorder = Log(), Recorder()
-    with pytest.raises(ZeroDivisionError):
+    with pytest.raises(ZeroDivisionError) as told:
         make_trainer(task=Broken(), hooks={"log": log}, recorder=recorder).fit()
+    assert "before it" in "".join(traceback.format_exception(told.value)), "what came before it is not shown"
     assert log.lines == ["start 0", "ZeroDivisionError"]
     assert (recorder.calls[0], recorder.calls[-1], recorder.calls.count("finish")) == ("start", "finish", 1)
     assert (recorder.outcomes[0].state, recorder.outcomes[0].reason) == ("failed", "by hand")

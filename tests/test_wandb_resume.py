@@ -24,6 +24,7 @@ import pytest
 
 from tests import test_shipper as small
 from tests.commands import Ended, command
+from tests.small import timeless
 from tests.wandb_server import Run, WandbServer
 from trainer.folder import RunFolder
 from trainer.tracking.attempts import sync_command
@@ -152,10 +153,6 @@ def kill_with_all_its_children(pid: int) -> None:
     assert len(found) > 2, "the training, the shipper, wandb-core"
     for each in found:
         os.kill(each, signal.SIGKILL)
-
-
-def timeless(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    return [{name: value for name, value in row.items() if name != "time"} for row in rows]
 
 
 def plain(run: Run) -> list[dict[str, Any]]:

@@ -172,7 +172,9 @@ class Trainer:
         except BaseException as error:
             told = in_words(self, error)
             self._fail(told)
-            raise told from (error.__cause__ if told is error else error)
+            if told is error:
+                raise
+            raise told from error
         finally:
             self.loader.close()
             self.evaluator.close()
@@ -270,10 +272,8 @@ class Trainer:
     def decide(self) -> None:
         """Whether the run is over: agreed by all processes, and said in words."""
         if self.world.any(bool(self.signals.number) or self.trackers.stopped):
-            self.state, self.reason = (
-                "interrupted",
-                f"interrupted by {self.signals.name}" if self.signals.name else STOPPED,
-            )
+            why = f"interrupted by {self.signals.name}" if self.signals.name else STOPPED
+            self.state, self.reason = "interrupted", why
         if self.world.any(self.patience.exhausted):
             self.state, self.reason = "finished", self.patience.describe()
         if self.world.any(self.progress.epoch >= self.epochs):

@@ -158,7 +158,9 @@ def _undone(trainer: Trainer) -> Iterator[None]:
         yield
     except (RuntimeError, MemoryError) as error:
         told = in_words(trainer, error)
-        raise told from (error.__cause__ if told is error else error)
+        if told is error:
+            raise
+        raise told from error
     finally:
         trainer.loader.close()
         trainer.update.clear()
