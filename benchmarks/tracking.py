@@ -183,7 +183,10 @@ def main() -> None:
             found.setdefault(mode, []).append(run(mode))
         for wandb in (True, False):
             found.setdefault(f"bare {wandb}", []).append(bare(wandb))
-    middle = {name: statistics.median(values) for name, values in found.items()}
+    show({name: statistics.median(values) for name, values in found.items()}, rounds)
+
+
+def show(middle: dict[str, float], rounds: int) -> None:
     print(f"\nload {os.getloadavg()[0]:.1f} of {os.cpu_count()} cores at the end, {rounds} rounds\n")
     print("| the training process waits for | ours | plain wandb in that process | of it |\n|---|---:|---:|---:|")
     for name, text, unit in (
