@@ -13,7 +13,7 @@ import pytest
 
 from trainer.errors import CheckpointError
 from trainer.folder import RunFolder
-from trainer.records import Outcome, Panel
+from trainer.records import Histogram, Outcome, Panel
 from trainer.tracking.base import Plan
 from trainer.tracking.journal import Journal
 
@@ -127,6 +127,20 @@ def test_a_full_disk_costs_one_warning_and_no_row(
     room[0] = 10_000
     journal.finish(Outcome("finished", "done"))
     assert [row["step"] for row in lines(folder)] == [1, 2, 3]
+
+
+def test_histograms_that_a_full_disk_cuts_short_do_not_spoil_the_next_ones(
+    folder: RunFolder, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    journal, write, room = Journal(folder), os.write, [5]
+    monkeypatch.setattr(os, "write", lambda file, data: write(file, data[: room[0]]))
+    with caplog.at_level(logging.WARNING, logger="trainer"):
+        journal.histograms(1, {"a": Histogram([1], [0, 1])})
+    assert folder.histograms.read_bytes() == b""
+    assert caplog.messages[0].endswith("No space left on device; training goes on, and it is left out")
+    room[0] = 10_000
+    journal.histograms(2, {"a": Histogram([1], [0, 1])})
+    assert json.loads(folder.histograms.read_text()) == {"step": 2, "a": {"counts": [1], "edges": [0, 1]}}
 
 
 def test_panels_that_cannot_be_written_do_not_stop_the_training(

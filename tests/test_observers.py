@@ -15,11 +15,14 @@ import torch
 
 from tests.small import make_trainer, newest, timeless
 from trainer import _hydra
+from trainer.folder import RunFolder
 from trainer.gradients import Clip
 from trainer.observers import Code, Device, Histograms
 from trainer.observers.histograms import histogram
 from trainer.overrides import check
-from trainer.tracking.journal import Journal, RunFolder
+from trainer.tracking.beside import send_code
+from trainer.tracking.journal import Journal
+from trainer.tracking.mailbox import Mailbox
 
 
 def trained(path: Path, **options: Any) -> list[dict[str, Any]]:
@@ -113,3 +116,15 @@ def test_the_code_is_kept_without_secrets_environments_and_runs(
     with caplog.at_level(logging.WARNING, logger="trainer"):
         Code(root=str(tmp_path), megabytes=1e-6).on_fit_start(trainer)
     assert "not kept; name a folder with less: hooks.code.root=FOLDER" in caplog.text
+
+
+def test_code_that_wandb_does_not_take_is_told_and_ends_nothing(tmp_path: Path) -> None:
+    def refuse(*_: Any, **__: Any) -> None:
+        raise RuntimeError("a word of wandb's\nand its inside")
+
+    run = RunFolder(tmp_path)
+    Mailbox(run).clear()
+    send_code(run, SimpleNamespace(project="p", log_code=refuse))
+    assert [message.text for message in Mailbox(run).messages()] == [
+        "the code of the run was not sent (a word of wandb's)"
+    ]
