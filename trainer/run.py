@@ -187,7 +187,9 @@ def _shipper(cfg: DictConfig, at: Place) -> Shipper:
 
 def _hand_over(cfg: DictConfig, at: Place) -> None:
     """Sends a finished run whole as the one that an agent announced, which awaits its result."""
-    if _shipper(cfg, at).rename():
+    with at.folder.hold():  # nobody may be training here while it is called otherwise
+        renamed = _shipper(cfg, at).rename()
+    if renamed:
         job = Job(at.folder)
         send(job, SECONDS)
         print(f"{at.folder}: {job.line}", flush=True)
