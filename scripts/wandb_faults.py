@@ -190,7 +190,7 @@ def account(fault: Fault, path: Path) -> dict[str, Any]:
         live.kill(SHIPPER, CORE)
         live.well()
         if code != 0:
-            train(live, Fault("typed again", mode=fault.mode, words=fault.words[:0]))
+            train(live, Fault("typed again", mode=fault.mode))
         sync = live.command("sync.py", "runs/r").wait()
         wrong = arrived(live)[1] or ("unknown requests" if server.unknown else "")
         good = code == fault.ended and end <= MOST and not wrong and sync == 0 and live.steps >= STEPS

@@ -31,6 +31,7 @@ from trainer.evaluation import Evaluator
 from trainer.folder import RunFolder
 from trainer.records import Evaluation, Outcome
 from trainer.tasks import Classification, Segmentation, Task
+from trainer.tracking import shipper as shipper_module
 from trainer.tracking.attempts import sync_command
 from trainer.tracking.base import Plan, Trackers
 from trainer.tracking.journal import Journal
@@ -617,6 +618,24 @@ def test_messages_come_once_are_logged_and_stop_is_remembered(tmp_path: Path, ca
         assert shipper.messages() == []
     assert caplog.messages == ["wandb: a url", "wandb: a warning", "wandb: a stopped"]
     assert shipper.stopped
+
+
+@pytest.mark.parametrize(("kind", "waits"), [("server", False), ("offline", True)])
+def test_the_end_of_a_training_waits_for_a_silent_server_only_so_long_and_for_the_disk_longer(
+    kind: str, waits: bool, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shipper_module, "STILL", 0.1)
+    folder = RunFolder(tmp_path)
+    folder.shipper.mkdir()
+    shipper = Shipper(folder, Wandb(mode="offline", finish_timeout=0.6), id="r1", name="r1")
+    Mailbox(folder).tell("server", "")
+    Mailbox(folder).tell(kind, "connection refused" if kind == "server" else "")
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as child:
+        shipper._child = child
+        shipper.finish(Outcome("finished", "1 epoch done"))
+        child.kill()
+    (said,) = caplog.messages
+    assert said.startswith("wandb: not all was sent in 0.6 s; " if waits else "wandb: connection refused; the rest is")
 
 
 def test_only_whole_lines_are_read_and_each_once(tmp_path: Path) -> None:

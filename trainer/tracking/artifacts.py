@@ -14,10 +14,9 @@ from typing import Any, Literal
 
 from trainer.errors import brief
 from trainer.folder import BEST, MANIFEST, RunFolder
-from trainer.tracking.ear import prompt
 from trainer.tracking.mailbox import Mailbox, Spec, Tail
 
-PATIENCE = 5  # seconds that the server may take to note the data of a run; it has just answered
+PATIENCE = 3  # seconds that the server may take to note the data of a run; it has just answered
 _LASTING = ("config_hash", "code_version", "monitor", "mode")  # of status.json: the same at each attempt
 
 
@@ -95,8 +94,7 @@ class Artifacts:
             file.write_bytes(model.texts[name])
         for name, file in {**model.files, **texts}.items():
             artifact.add_file(str(file), name, policy=policy, skip_cache=True)
-        with prompt(self.box):
-            run.log_artifact(artifact, aliases=[*([BEST] if best else []), "latest", f"step-{model.metadata['step']}"])
+        run.log_artifact(artifact, aliases=[*([BEST] if best else []), "latest", f"step-{model.metadata['step']}"])
         self._sent = path.name
         return artifact
 

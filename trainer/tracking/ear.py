@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import re
 import threading
-import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -46,49 +45,30 @@ class Ear:
 
 
 @contextlib.contextmanager
-def patient(run: Any, box: Mailbox) -> Iterator[None]:
-    """Around the end of a run on wandb: tells `stuck`, with the reason, when nothing moves any more."""
+def watch(run: Any, box: Mailbox) -> Iterator[None]:
+    """Around the end of a run on wandb: tells `server` whenever something was sent, and what is in the way."""
     over = threading.Event()
 
     def look() -> None:
-        before, still = "", 0
-        with contextlib.suppress(
-            Exception
-        ):  # it asks in a way that wandb does not promise: without it one waits longer
+        before, told = "", ""
+        with contextlib.suppress(Exception):  # wandb does not promise this way to ask
             while not over.wait(LOOK):
                 now, why = _progress(run)
-                still = still + 1 if now == before else 0
-                before = now
-                if still * LOOK >= STILL:
-                    box.tell("stuck", why)
-                    return
+                if now != before or why != told:
+                    box.tell("server", why if now == before else "")
+                before, told = now, why
 
-    threading.Thread(target=look, name="patient", daemon=True).start()
+    threading.Thread(target=look, name="watch", daemon=True).start()
     try:
         yield
     finally:
         over.set()
 
 
-@contextlib.contextmanager
-def prompt(box: Mailbox) -> Iterator[None]:
-    """Around what a server has to answer: tells `stuck` when that takes longer than `STILL` seconds."""
-    timer = threading.Timer(STILL, lambda: box.tell("stuck", "no answer from the server"))
-    timer.daemon = True
-    timer.start()
-    begin = time.monotonic()
-    try:
-        yield
-    finally:
-        timer.cancel()
-        if time.monotonic() - begin >= STILL:
-            box.tell("moving", "the server has answered")
-
-
 def _progress(run: Any) -> tuple[str, str]:
-    """Something that changes with each byte sent, and what is in the way in words."""
+    """Something that changes with the bytes and the rows that are sent, and what is in the way in words."""
     state = run._interface.deliver_poll_exit().wait_or(timeout=5).response.poll_exit_response
-    parts = [(part.desc, part.progress) for part in state.operation_stats.operations]
+    rows = [part.desc for part in state.operation_stats.operations if "history" in part.desc]
     errors = [part.error_status for part in state.operation_stats.operations if part.error_status]
-    why = re.sub(r"^retrying:? |\w+ \"\S+\": ", "", errors[0]) if errors else "no answer from the server"
-    return repr((state.pusher_stats.uploaded_bytes, parts)), why
+    why = re.sub(r"^retrying:? |\w+ \"\S+\": ", "", errors[0]) if errors else ""
+    return repr((state.pusher_stats.uploaded_bytes, rows)), why

@@ -109,9 +109,10 @@ class Answer:
 @dataclass(frozen=True)
 class Message:
     """What the wandb side has to say: where the run is (`url`), a `warning`, `stopped` on the website, `done`;
-    `stuck`, with the reason, when wandb does not go on; any other message, or `moving`, ends that."""
+    `server`: it is waited for from now on, or something has just been sent; with a text, what is in the way. `offline`:
+    no server is waited for."""
 
-    kind: Literal["url", "warning", "stopped", "done", "stuck", "moving"]
+    kind: Literal["url", "warning", "stopped", "done", "server", "offline"]
     text: str
 
 

@@ -18,7 +18,7 @@ from trainer.tracking.arrival import init_timeout, kept, there, unreachable, wai
 from trainer.tracking.artifacts import Artifacts
 from trainer.tracking.attempts import again_command, lives, marked, set_aside, sync_command, synced
 from trainer.tracking.beside import Beside
-from trainer.tracking.ear import Ear, patient, prompt
+from trainer.tracking.ear import Ear, watch
 from trainer.tracking.encoding import encode
 from trainer.tracking.journal import by_step
 from trainer.tracking.mailbox import Done, Mailbox, Sent, Spec, Tail
@@ -71,8 +71,7 @@ class Sender:
             self.sent.base = self.sent.step if whole else self.sent.base or 0
         if mode == "online":
             try:
-                with prompt(self.box):
-                    self._open_online()
+                self._open_online()
             except (self._wandb.Error, OSError, TimeoutError) as error:
                 if self.again:
                     raise
@@ -82,6 +81,7 @@ class Sender:
                 why = refused if "401" in str(error) else brief(error)
                 self.box.tell("warning", f"{why}; this run is kept offline")
         if mode == "offline":
+            self.box.tell("offline", "")
             self._open_offline()
         self._run.define_metric("trainer/step", hidden=True)
         self._run.define_metric("*", step_metric="trainer/step")
@@ -123,7 +123,7 @@ class Sender:
         self._ear.closed = True
         begin = time.monotonic()
         self.sent.model = self._artifacts.at_the_end(self._run, self.sent.model)
-        with patient(self._run, self.box):
+        with watch(self._run, self.box):
             self._run.finish(exit_code=done.exit_code)
         if self.sent.mode == "online":
             late = time.monotonic() - begin >= self._finish_timeout
@@ -157,6 +157,8 @@ class Sender:
         try:
             known = self._wandb.login(prompt=False, verify=False)
             server = str(self._wandb.setup().settings.base_url)
+            if known:
+                self.box.tell("server", "")
             if known and (why := unreachable(server, REACH)):
                 self.box.tell("warning", f"no answer from {server} ({why}); this run is kept offline")
                 return "offline"
@@ -272,12 +274,12 @@ class Sender:
             self._drawn = True
             encode(self.folder.media_at(step))
             panels = read_panels(self.folder.media_at(step))
-        except (OSError, ValueError, KeyError) as error:
-            self.box.tell("warning", f"the pictures of step {step} cannot be read: {brief(error)}")
-            return pictures
-        for panel in panels:
-            pictures.setdefault(panel.name, []).append(picture(self._wandb, panel))
-        return pictures | self._more.plain(panels)
+            for panel in panels:
+                pictures.setdefault(panel.name, []).append(picture(self._wandb, panel))
+            pictures |= self._more.plain(panels)
+        except Exception as error:  # pictures that cannot be read or shown must not cost the rows
+            self.box.tell("warning", f"the pictures of step {step} cannot be shown: {brief(error)}")
+        return pictures
 
 
 def picture(wandb: Any, panel: Panel) -> Any:

@@ -75,7 +75,8 @@ class Shipper(Tracker):
         self._prior: Spec | None = None
         self._begun = self._ended = False
         self._lives = LIVES
-        self._stuck = ""  # why nothing moves, as long as that is so
+        self._moved: float | None = None  # when something was sent last; None where no server is waited for
+        self._why = ""  # what was in the way since
         self._spec = Spec(
             id=id,
             name=name,
@@ -173,7 +174,10 @@ class Shipper(Tracker):
             found = self._box.messages()
         for message in found:
             self.stopped = self.stopped or message.kind == "stopped"
-            self._stuck = message.text if message.kind == "stuck" else ""
+            if message.kind in ("server", "url", "offline"):
+                self._why = message.text if message.kind == "server" else ""
+                if not self._why:
+                    self._moved = None if message.kind == "offline" else time.monotonic()
             level = _LEVELS.get(message.kind, logging.DEBUG)
             log.log(level, "wandb: %s", message.text)
         return found
@@ -214,9 +218,9 @@ class Shipper(Tracker):
             with contextlib.suppress(subprocess.TimeoutExpired):
                 child.wait(POLL)
             self.messages()
-            waited = time.monotonic() - begin
-            why = self._stuck if waited >= STILL else ""
-            if waited >= self.settings.finish_timeout:
+            if self._moved is not None and time.monotonic() - max(begin, self._moved) >= STILL:
+                why = self._why or "no answer from the server"
+            if time.monotonic() - begin >= self.settings.finish_timeout:
                 why = why or f"not all was sent in {self.settings.finish_timeout:g} s"
         if code is None:
             _LEFT.append(child)
