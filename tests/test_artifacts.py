@@ -202,6 +202,10 @@ def test_what_is_no_model_of_a_run_is_told_and_leaves_no_folder(
     assert "resume: p/foreign:best holds no checkpoint that this trainer has made" in capsys.readouterr().err
     assert list((tmp_path / "here").iterdir()) == []
 
+    assert typed(server, tmp_path / "here", f"resume=wandb:p/{model['name']}:best", "epochz=3") == 2
+    assert "did you mean epochs?" in capsys.readouterr().err
+    assert list((tmp_path / "here").rglob("config.yaml")) == [], "the corrected words must find their place free"
+
 
 @pytest.mark.parametrize("name", ["a/b/c/d:best", "", "p//m", "p/m:v1:v2"])
 def test_a_name_that_is_none_is_told_with_what_to_type(name: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -16,6 +16,7 @@ from trainer.folder import RunFolder
 from trainer.records import Histogram, Outcome, Panel
 from trainer.tracking.base import Plan
 from trainer.tracking.journal import Journal
+from trainer.tracking.panels import read_panels
 
 
 @pytest.fixture
@@ -151,6 +152,13 @@ def test_panels_that_cannot_be_written_do_not_stop_the_training(
         Journal(folder).panels(1, [panel()])
         Journal(folder).panels(1, [Panel("val/examples", "a", np.zeros((4, 4)))])
     assert len(caplog.messages) == 2
+
+
+def test_a_panel_that_holds_no_picture_costs_only_itself(folder: RunFolder, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING, logger="trainer"):
+        Journal(folder).panels(1, [Panel("mine/x", "s", np.zeros((4, 4))), panel()])
+    assert [one.name for one in read_panels(folder.media_at(1))] == [panel().name]
+    assert "mine/x: the picture of s is float64 of shape (4, 4)" in caplog.messages[0]
 
 
 def test_fifty_rows_take_well_under_a_millisecond(folder: RunFolder) -> None:

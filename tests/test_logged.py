@@ -144,12 +144,20 @@ def test_a_run_that_is_cut_between_a_value_and_its_row_ends_with_the_same_files(
         ("_runtime", 0.1, "_runtime is a name of the framework's own; take another one, such as mine/runtime"),
         ("", 0.1, "'' is not a name"),
         ("mine/x", "text", r"mine/x is a str; a number, a Panel or a list of them, or a Histogram is needed"),
+        (
+            "mine/x",
+            Panel("n", "s", np.zeros((8, 8))),
+            r"mine/x: the picture of s is float64 .*; uint8 of shape \(H, W\) or",
+        ),
         ("mine/x", torch.zeros(3), r"mine/x is a Tensor of shape \(3,\); .* \(Histogram.of\(values\) makes one"),
     ],
 )
 def test_what_cannot_be_logged_is_refused_with_what_can(name: str, value: Any, told: str) -> None:
+    trainer = make_trainer()
     with pytest.raises(ConfigError, match=told):
-        make_trainer().log({name: value})
+        trainer.log({name: value})
+    with pytest.raises(ConfigError, match="a list is no dict of names and values"):
+        trainer.log([value])  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("where", ["on_fit_start", "on_evaluation"])

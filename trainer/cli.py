@@ -109,7 +109,7 @@ def _one_run(overrides: list[str]) -> str:
 def _resumed(path: str, overrides: list[str]) -> tuple[DictConfig, Place]:
     """The config that a run folder, or a model of wandb's, holds, with the words that are typed beside `resume=`."""
     from trainer import config, run
-    from trainer.fetch import run_folder
+    from trainer.fetch import run_folder, undone
     from trainer.overrides import apply
 
     folder = run_folder(path, overrides)
@@ -117,10 +117,10 @@ def _resumed(path: str, overrides: list[str]) -> tuple[DictConfig, Place]:
         raise ConfigError(
             f"resume: {path!r} is no run folder (it holds no config.yaml); type resume=FOLDER, or never, auto or must"
         )
-    cfg = apply(folder.config, overrides)
-    found = config.problems(cfg)
-    if found:
-        raise ConfigError(found)
+    with undone(path, folder):
+        cfg = apply(folder.config, overrides)
+        if found := config.problems(cfg):
+            raise ConfigError(found)
     return cfg, run.Place(folder, "auto", _sweep_of(folder.path), None)
 
 

@@ -121,7 +121,7 @@ def of_folder(path: Path, name: str | None = None) -> tuple[Target, Board, str]:
     waiting = sum(sync_command(entry.folder) is not None for entry in meant)
     left = f"{waiting} of its runs are not there yet: trainer-sync {shown(path)}" if waiting else ""
     if not any(entry.folder.shipper.is_dir() for entry in meant):
-        left = "its runs were trained with wandb.mode=disabled, so wandb has none of them"
+        raise ConfigError(f"{shown(path)}: its runs were trained with wandb.mode=disabled, so wandb has none of them")
     return Target(projects.pop(), entities.pop() if entities else None, _named(name, path.name)), board, left
 
 

@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import re
+import shutil
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
@@ -53,6 +54,17 @@ def fetched(word: str, overrides: Sequence[str]) -> RunFolder:
         except OSError as error:
             raise ConfigError(f"resume: {shown(folder)} could not be made ({error.strerror})") from error
     return RunFolder(folder)
+
+
+@contextlib.contextmanager
+def undone(word: str, folder: RunFolder) -> Iterator[None]:
+    """A model that was downloaded for words that are wrong is removed again: the corrected ones download it anew."""
+    try:
+        yield
+    except ConfigError:
+        if word.startswith(MODEL):
+            shutil.rmtree(folder.path, ignore_errors=True)
+        raise
 
 
 def full_name(word: str, typed: dict[str, str]) -> str:

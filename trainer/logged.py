@@ -39,6 +39,8 @@ class Logged:
         Raises:
             ConfigError: a name is the framework's own, or a value is of no kind that can be shown.
         """
+        if not isinstance(values, Mapping):
+            raise ConfigError(f"trainer.log: a {type(values).__name__} is no dict of names and values")
         checked = {name: _value(name, value) for name, value in values.items()}
         into = self._next if self.row is None else self.by_step.setdefault(self.row["step"], {})
         into.update(checked)
@@ -93,10 +95,11 @@ def _value(name: str, value: Any) -> Any:
         raise ConfigError(_own(name))
     if isinstance(value, Histogram):
         return value
-    if isinstance(value, Panel):
-        return [replace(value, name=name)]
-    if isinstance(value, list | tuple) and value and all(isinstance(one, Panel) for one in value):
-        return [replace(panel, name=name) for panel in value]
+    pictures = [value] if isinstance(value, Panel) else value
+    if isinstance(pictures, list | tuple) and pictures and all(isinstance(one, Panel) for one in pictures):
+        if problem := next(filter(None, (panel.problem() for panel in pictures)), ""):
+            raise ConfigError(f"trainer.log: {name}: {problem}")
+        return [replace(panel, name=name) for panel in pictures]
     if isinstance(value, torch.Tensor) and value.numel() == 1 and value.device.type != "cpu":
         return value.detach().reshape(()).float().clone()  # read later, with all other values at once
     if isinstance(value, torch.Tensor | np.ndarray | np.generic) and value.reshape(-1).shape == (1,):

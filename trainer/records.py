@@ -57,6 +57,18 @@ class Panel:
     right: bool | None = None
     drawn: bool = False
 
+    def problem(self) -> str:
+        """What of it cannot be shown, in words; empty if all can."""
+        image = np.asarray(self.image)
+        if image.dtype != np.uint8 or image.size == 0 or not (image.ndim == 2 or image.shape[2:] == (3,)):
+            found = f"{image.dtype} of shape {image.shape}"
+            return f"the picture of {self.sample} is {found}; uint8 of shape (H, W) or (H, W, 3) is needed"
+        for name, mask in ((name, np.asarray(mask)) for name, mask in self.masks.items()):
+            if mask.dtype != np.uint8 or mask.ndim != 2 or mask.size == 0:
+                found = f"{mask.dtype} of shape {mask.shape}"
+                return f"mask {name} of {self.sample} is {found}; uint8 of shape (H, W) is needed"
+        return ""
+
 
 @dataclass(frozen=True)
 class Histogram:

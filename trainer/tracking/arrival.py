@@ -100,7 +100,7 @@ def complete(found: There | None, journal: Kept, box: Mailbox) -> bool:
     if found is None or sent is None or not sent.closed:
         return False  # not closed: rows may be there, and pictures not
     over = found.state == "finished" if done is not None and done.exit_code == 0 else found.state != "running"
-    return over and (found.rows, found.last) == (len(journal.steps), journal.last)
+    return over and not _missing(found, journal)
 
 
 def has_model(wandb: Any, spec: Spec, sent: Sent) -> bool:
@@ -133,7 +133,7 @@ def wait_for(wandb: Any, spec: Spec, id: str, journal: Kept, files: Path, patien
 def _missing(found: There | None, journal: Kept) -> str:
     if found is None:
         return "the server does not know the run"
-    if (found.rows, found.last) == (len(journal.steps), journal.last):
+    if found.rows == len(journal.steps) and (found.last == journal.last or not journal.steps):
         return ""
     if found.rows > len(journal.steps):
         return f"the server has {found.rows} rows, and there are {len(journal.steps)}"

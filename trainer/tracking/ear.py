@@ -25,6 +25,7 @@ class Ear:
     def __init__(self, box: Mailbox, later: str) -> None:
         self.box, self.later = box, later
         self.closed = False  # the end of the run tells for itself what went wrong
+        self.refused = False  # whether the server takes no more
         self._told: set[str] = set()
 
     def info(self, text: str) -> None:
@@ -33,6 +34,7 @@ class Ear:
 
     def warning(self, text: str) -> None:
         if "Fatal error while uploading" in text:
+            self.refused = True
             self._tell(f"the server refuses the rest of this run, which stays in the folder; later: {self.later}")
 
     def error(self, text: str) -> None:
@@ -54,9 +56,10 @@ def watch(run: Any, box: Mailbox) -> Iterator[None]:
         with contextlib.suppress(Exception):  # wandb does not promise this way to ask
             while not over.wait(LOOK):
                 now, why = _progress(run)
-                if now != before or why != told:
-                    box.tell("server", why if now == before else "")
-                before, told = now, why
+                text = why if now == before else ""
+                if now != before or text != told:
+                    box.tell("server", text)
+                before, told = now, text
 
     threading.Thread(target=look, name="watch", daemon=True).start()
     try:

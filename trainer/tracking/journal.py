@@ -70,6 +70,10 @@ class Journal(Tracker):
                 self._warn(error)
 
     def panels(self, step: int, panels: Sequence[Panel]) -> None:
+        bad = [panel for panel in panels if panel.problem()]
+        if bad:
+            self._warn(ValueError(f"{bad[0].name}: {bad[0].problem()}"))
+            panels = [panel for panel in panels if not panel.problem()]
         if not panels:
             return
         later = self.followed and encoding.room(self.folder.media)

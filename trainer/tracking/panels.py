@@ -92,17 +92,12 @@ def smaller(panel: Panel, largest: int = LARGEST) -> Panel:
     Raises:
         ValueError: the picture is not uint8 of shape (H, W) or (H, W, 3), or a mask is not uint8 of shape (H, W).
     """
-    image = np.asarray(panel.image)
-    if image.dtype != np.uint8 or image.size == 0 or not (image.ndim == 2 or image.shape[2:] == (3,)):
-        raise ValueError(f"{panel.name}: the picture of {panel.sample} is {image.dtype} of shape {image.shape}")
-    masks = {name: np.asarray(mask) for name, mask in panel.masks.items()}
-    for name, mask in masks.items():
-        if mask.dtype != np.uint8 or mask.ndim != 2 or mask.size == 0:
-            raise ValueError(f"{panel.name}: mask {name} of {panel.sample} is {mask.dtype} of shape {mask.shape}")
+    if problem := panel.problem():
+        raise ValueError(f"{panel.name}: {problem}")
     if panel.drawn:
         return panel
-    image = _resized(image, largest, Image.Resampling.BOX)
-    masks = {name: _resized(mask, largest, Image.Resampling.NEAREST) for name, mask in masks.items()}
+    image = _resized(np.asarray(panel.image), largest, Image.Resampling.BOX)
+    masks = {name: _resized(np.asarray(mask), largest, Image.Resampling.NEAREST) for name, mask in panel.masks.items()}
     return replace(panel, image=image, masks=masks)
 
 

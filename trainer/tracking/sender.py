@@ -57,6 +57,7 @@ class Sender:
         self._artifacts = Artifacts(wandb, folder, spec)
         self.lost = ""  # what the server did not take, once the run is finished there
         self._after = 0  # rows up to this step are there already
+        self._blind = False  # whether pictures that cannot be shown were told of
         self._drawn = False  # whether the curve of the learning rate is there
         self._begun = _begun(folder) if again else None
         self._ear = Ear(self.box, again_command(folder))
@@ -144,7 +145,8 @@ class Sender:
         if lost or self.again:  # who sends a run again asks for the rest
             return lost
         try:
-            return wait_for(self._wandb, self.spec, self.sent.id, kept(self.folder), self.files, patience=3.0)[1]
+            patience = 0.0 if self._ear.refused else 3.0
+            return wait_for(self._wandb, self.spec, self.sent.id, kept(self.folder), self.files, patience)[1]
         except (self._wandb.Error, OSError, ValueError) as error:
             return f"the server does not tell what arrived ({brief(error)})"
 
@@ -278,7 +280,9 @@ class Sender:
                 pictures.setdefault(panel.name, []).append(picture(self._wandb, panel))
             pictures |= self._more.plain(panels)
         except Exception as error:  # pictures that cannot be read or shown must not cost the rows
-            self.box.tell("warning", f"the pictures of step {step} cannot be shown: {brief(error)}")
+            if not self._blind:
+                self.box.tell("warning", f"pictures cannot be shown there: {brief(error)}")
+            self._blind = True
         return pictures
 
 
