@@ -89,6 +89,11 @@ WRONG = [
     ("resume=atuo", "resume: 'atuo' is neither a run's folder nor one of never, auto, must; did you mean auto?"),
     ("resume_changes=alow", "resume_changes: 'alow' is not one of refuse, allow; did you mean allow?"),
     ("name=''", "name: '' is not a name"),
+    ("name=true", """name: true is not text; put it into quotes: "'true'\""""),
+    ("name=1.10", """name: 1.1 is not text; put it into quotes: "'1.1'\""""),
+    ("runs=false", """runs: false is not text; put it into quotes: "'false'\""""),
+    (f"name={'x' * 300}", f"name: '{'x' * 20}'... is too long for a folder; type at most 255 bytes"),
+    (f"runs=a/{'x' * 300}/b", "is too long for a folder; type at most 255 bytes"),
     ("optimizer.lr=1e-3x", "optimizer.lr: '1e-3x' is not a number"),
     ("optimizer.lr='0.1'", "optimizer.lr: '0.1' is text that looks like a number; leave out the quotes"),
     ("optimizer.lr=-1", "optimizer.lr: -1 must be 0 or more; trainer-check lr_find=true suggests a rate"),
@@ -128,9 +133,14 @@ WRONG = [
     ("wandb.mode=onlin", "wandb.mode: 'onlin' is not one of auto, online, offline, disabled; did you mean online?"),
     ("wandb.tags=a", "wandb.tags: 'a' is not a list; write [a]"),
     ("wandb.group=1", "wandb.group: 1 is not text; put it into quotes"),
+    ("wandb.artifact=null", "wandb.artifact: None must be end, off, or a time such as 30min"),
+    ("wandb.artifact=[end]", "wandb.artifact: ['end'] must be end, off, or a time such as 30min"),
     ("debug.batches=0", "debug.batches: 0 must be at least 1"),
     ("+hooks.mine={_target_: trainer.hooks.Hok}", "hooks.mine: trainer.hooks.Hok is not there"),
     ("+hooks.mine={x: 1}", "hooks.mine: has no _target_"),
+    ("+hooks.mine={_target_: collections.OrderedDict}",
+     "hooks.mine: OrderedDict is no Hook; type hooks.mine._target_=MODULE.CLASS of a class that is made as class "
+     "OrderedDict(trainer.Hook)"),
 ]  # fmt: skip
 
 
@@ -310,7 +320,25 @@ def test_data_of_ones_own_is_not_trained_with_the_settings_of_the_default_experi
 
 
 def test_what_is_taken_away_is_told() -> None:
-    assert told("~epochs", "~clip") == [f"{name}: is missing, and a run needs it" for name in ("epochs", "clip")]
+    assert told("~epochs", "~clip", "hooks=[]") == [
+        "epochs: is missing, and a run needs it",
+        "clip: is missing, and a run needs it; type clip=none",
+        "hooks: is missing, and a run needs it; type hooks=none",
+    ]
+
+
+def test_of_several_files_of_hooks_none_replaces_what_another_defines() -> None:
+    Path("conf/hooks").mkdir(parents=True)
+    device = "_target_: trainer.observers.Device"
+    files = {"p": f"same: {{{device}}}", "q": f"same: {{{device}}}", "slow": "device: {seconds: 60}",
+             "on": "defaults: [device]\ndevice: {seconds: 60}"}  # fmt: skip
+    for name, text in files.items():
+        Path(f"conf/hooks/{name}.yaml").write_text(text)
+    assert told("hooks=[p,q]", "epoch=3") == [
+        "hooks: p and q both define same; rename one",
+        "epoch: there is no such key; did you mean epochs?",
+    ]
+    assert told("hooks=[p,device,slow]") == told("hooks=[p,on]") == [], "settings of a hook are no second hook"
 
 
 def test_nesterov_without_momentum_is_told_before_training() -> None:

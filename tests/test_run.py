@@ -47,6 +47,21 @@ def test_a_folder_that_was_made_for_a_run_that_cannot_start_is_gone_again(tmp_pa
     assert not (tmp_path / "runs").exists()
 
 
+def test_what_a_function_gives_instead_of_a_hook_is_told_and_its_run_leaves_no_folder(tmp_path: Path) -> None:
+    cfg = _hydra.compose([*WORDS, "+hooks.mine={_target_: builtins.sorted, _args_: [[2, 1]]}"])
+    with pytest.raises(ConfigError, match=r"hooks\.mine: builtins\.sorted gives a list, and a trainer\.Hook is needed"):
+        run(cfg, Place(RunFolder(tmp_path / "runs/run"), "never"))
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize("resume", ["never", "auto"])
+def test_a_whole_number_is_the_name_of_a_folder_too(resume: str) -> None:
+    words = [*WORDS, "name=0", "runs=7", f"resume={resume}"]
+    cfg, choices = check_with_choices(words)
+    assert place(cfg, choices).folder.path == Path("7/0").absolute()
+    assert job_place(cfg, words, choices).sweep == Path("7/0")
+
+
 @pytest.mark.parametrize("one", ["wandb:p/m:best", "."])
 def test_a_run_that_only_a_config_names_is_refused_instead_of_another_one_being_trained(one: str) -> None:
     cfg, choices = check_with_choices([*WORDS, f"++resume='{one}'"])

@@ -160,12 +160,28 @@ def compose_with_choices(overrides: Sequence[str] = ()) -> tuple[DictConfig, dic
     import hydra
     from omegaconf import open_dict
 
-    with session():
+    with session() as loader:
         cfg = hydra.compose(CONFIG_NAME, overrides=list(overrides), return_hydra_config=True)
         chosen = _choices(cfg.hydra)
+        if "hooks" not in chosen:
+            _refuse_twins(loader, overrides)
         with open_dict(cfg):
             del cfg["hydra"]
         return cfg, chosen
+
+
+def _refuse_twins(loader: Any, overrides: Sequence[str]) -> None:
+    """Of several files of hooks, none may define what another does: Hydra would keep the last one alone."""
+    from hydra.types import RunMode
+
+    holders: dict[str, str] = {}
+    for entry in loader.compute_defaults_list(CONFIG_NAME, list(overrides), RunMode.RUN).defaults:
+        if entry.package != "hooks" or str(entry.parent).startswith("hooks/"):  # a file may change what it builds on
+            continue
+        file = entry.config_path.partition("/")[2]
+        for name, node in loader.repository.load_config(entry.config_path).config.items():
+            if "_target_" in (node or ()) and (first := holders.setdefault(str(name), file)) != file:
+                raise ConfigError(f"hooks: {first} and {file} both define {name}; rename one")
 
 
 def job() -> tuple[list[str], dict[str, str]]:

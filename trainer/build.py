@@ -19,6 +19,7 @@ from trainer.data.base import as_data
 from trainer.data.loader import Loader
 from trainer.errors import CheckpointError, ConfigError, TrainerError, did_you_mean
 from trainer.folder import RunFolder
+from trainer.hooks import Hook
 from trainer.loop import Trainer
 from trainer.monitor import Mode, direction
 from trainer.optim import Groups
@@ -89,7 +90,7 @@ def build(
         folder=folder,
         resume=resume,
         trackers=trackers,
-        hooks=instantiate(cfg.hooks, "hooks"),
+        hooks=build_hooks(cfg),
         world=world,
         limit=limit,
         config=config.plain(cfg),
@@ -110,6 +111,20 @@ def build_model(cfg: DictConfig, facts: dict[str, Any]) -> nn.Module:
         raise ConfigError(f"model: {cfg.model._target_} gives a {made}, and a torch.nn.Module is needed")
     Buffers([model])  # gives expanded ones memory of their own, so that weights can be loaded
     return model
+
+
+def build_hooks(cfg: DictConfig) -> dict[str, Hook]:
+    """The hooks of a config by name.
+
+    Raises:
+        ConfigError: something else was made; all are told.
+    """
+    hooks: dict[str, Hook] = instantiate(cfg.hooks, "hooks")
+    made = {name: type(hook).__name__ for name, hook in hooks.items() if not isinstance(hook, Hook)}
+    if made:
+        needed = "and a trainer.Hook is needed"
+        raise ConfigError([f"hooks.{name}: {cfg.hooks[name]._target_} gives a {m}, {needed}" for name, m in made.items()])
+    return hooks
 
 
 def build_optimizer(cfg: DictConfig, model: nn.Module) -> Optimizer:

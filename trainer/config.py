@@ -38,6 +38,9 @@ SCALARS = {
 }  # fmt: skip
 """The top-level keys that are no group, and what kind of value each takes."""
 
+LONGEST = 255
+"""Bytes of a folder's name that file systems take."""
+
 CHECK_ONLY = "lr_find"
 FOR_CHECK = "lr_find: belongs to trainer-check, and a run is not changed by it; type trainer-check ... lr_find=true"
 """A word of `trainer-check` that is no key, and what a run says to it."""
@@ -69,7 +72,8 @@ def problems(cfg: DictConfig) -> list[str]:
     found += _unknown_keys(cfg)
     for name in (*SCALARS, *OFFERED, *CHEAP, *SETTINGS, "hooks"):
         if name not in plain:
-            found.append(f"{name}: is missing, and a run needs it")
+            none = f"; type {name}=none" if "none" in _hydra.options(name) else ""
+            found.append(f"{name}: is missing, and a run needs it{none}")
         elif name in SCALARS and plain[name] is not BROKEN:
             found += _scalar(name, SCALARS[name], plain[name])
     for group in _hydra.groups():
@@ -143,9 +147,11 @@ def _scalar(name: str, kind: str, value: Any) -> list[str]:
         return [f"{name}: {wrong}"] if wrong else []
     if name == "name" and ("/" in str(value) or str(value) in (".", "..")):
         return [f"{name}: {value!r} is not the name of one folder; runs=FOLDER says where it lies"]
-    if isinstance(value, str | int) and str(value).strip():
-        return []
-    return [f"{name}: {value!r} is not a name"]
+    if isinstance(value, bool | float):  # a whole number is text as it was typed; 1.10 would be 1.1
+        return [f"{name}: {mismatch(value, str)}"]
+    if any(len(os.fsencode(part)) > LONGEST for part in Path(str(value)).parts):
+        return [f"{name}: {str(value)[:20]!r}... is too long for a folder; type at most {LONGEST} bytes"]
+    return [] if isinstance(value, str | int) and str(value).strip() else [f"{name}: {value!r} is not a name"]
 
 
 # ------------------------------------------------------------------------------------------------------ target nodes

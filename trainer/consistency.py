@@ -10,6 +10,7 @@ from torch.optim import Optimizer
 from trainer import _hydra
 from trainer.durations import Duration
 from trainer.errors import ConfigError, TrainerError, closest
+from trainer.hooks import Hook
 from trainer.schedules import Schedule, simulate
 from trainer.schedules.base import StandIn
 from trainer.scheduling import arguments, make_scheduler, too_short, typed_length
@@ -99,7 +100,19 @@ def _monitor_exists(plain: dict[str, Any], spoilt: set[str]) -> list[str]:
     return [f"early_stopping.monitor: nothing measures {monitor!r}; {hint}"]
 
 
-RULES = (_optimizer_and_schedule, _warmup_fits, _monitor_exists)
+def _hooks_are_hooks(plain: dict[str, Any], spoilt: set[str]) -> list[str]:
+    """A class is looked at and not made, which may be costly; what a function gives is seen when the run starts."""
+    nodes = {} if "hooks" in spoilt else plain.get("hooks") or {}
+    found = {name: _hydra.locate(node["_target_"], f"hooks.{name}") for name, node in nodes.items()}
+    return [
+        f"hooks.{name}: {target.__name__} is no Hook; type hooks.{name}._target_=MODULE.CLASS of a class that is made "
+        f"as class {target.__name__}(trainer.Hook)"
+        for name, target in found.items()
+        if isinstance(target, type) and not issubclass(target, Hook)
+    ]
+
+
+RULES = (_optimizer_and_schedule, _warmup_fits, _monitor_exists, _hooks_are_hooks)
 """Each takes the plain config and the top-level keys that are known to be wrong, and gives mistakes."""
 
 

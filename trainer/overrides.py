@@ -202,6 +202,8 @@ def _why(word: str, kept: _Probe) -> str:
         return f"warmup: {value} has no unit; type warmup={value}steps or warmup={value}epochs"
     if key == config.CHECK_ONLY:
         return config.FOR_CHECK
+    if str(kept.error).startswith(f"{key}: "):
+        return str(kept.error)
     if key in _hydra.groups():
         known = _hydra.options(key)
         if value in known:

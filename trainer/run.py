@@ -62,20 +62,25 @@ def place(cfg: DictConfig, choices: Mapping[str, Any]) -> Place:
     Raises:
         ConfigError: nothing can be written there. CheckpointError: `must`, and there is no such run.
     """
-    root, resume = Path(cfg.runs), resume_word(cfg.resume, "never")
+    (root, name), resume = named(cfg), resume_word(cfg.resume, "never")
     if resume == "never":
-        name = cfg.name or f"{experiment_of(choices)}-{time.strftime('%Y%m%d-%H%M%S')}"
-        if cfg.name and (root / name / "config.yaml").exists():
+        if name and (root / name / "config.yaml").exists():
             raise ConfigError(f"name: {root / name} holds a run; type resume=auto to go on with it, or another name=")
-        return Place(RunFolder(root / name) if cfg.name else claim(root, name), "never", None, choices)
+        made_up = f"{experiment_of(choices)}-{time.strftime('%Y%m%d-%H%M%S')}"
+        return Place(RunFolder(root / name) if name else claim(root, made_up), "never", None, choices)
     digest = config.digest(cfg)
-    found = RunFolder(root / cfg.name) if cfg.name else find(root, digest)
+    found = RunFolder(root / name) if name else find(root, digest)
     if found is None or not found.config.exists():
         if resume == "must":
             raise CheckpointError(f"resume: there is no run of this config in {root}; type resume=auto to start one")
-        fresh = RunFolder(root / cfg.name) if cfg.name else claim(root, f"{experiment_of(choices)}-{digest}")
+        fresh = RunFolder(root / name) if name else claim(root, f"{experiment_of(choices)}-{digest}")
         return Place(fresh, "auto", None, choices)
     return Place(found, resume, None, choices)
+
+
+def named(cfg: DictConfig) -> tuple[Path, str]:
+    """The folder of the runs, and the name that is given or empty; either may be typed as a number, as in `name=3`."""
+    return Path(str(cfg.runs)), "" if cfg.name is None else str(cfg.name)
 
 
 def resume_word(word: Any, default: Resume) -> Resume:

@@ -107,6 +107,8 @@ def _near(value: Any, words: Sequence[str]) -> str:
 
 
 def _union(value: Any, inner: tuple[Any, ...]) -> str | None:
+    if {str, float, bool} <= {*inner}:  # nearly anything: the constructor knows the words that it takes
+        return None
     wrong = {hint: mismatch(value, hint) for hint in inner}
     if None in wrong.values():
         return None

@@ -13,7 +13,7 @@ from trainer import _hydra, config
 from trainer.errors import BusyError, TrainerError
 from trainer.folder import RunFolder
 from trainer.records import STOPPED
-from trainer.run import Place, experiment_of, resume_word, run
+from trainer.run import Place, experiment_of, named, resume_word, run
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -26,7 +26,8 @@ def job_place(cfg: DictConfig, overrides: Sequence[str], choices: Mapping[str, A
 
     The digest alone decides: a folder of the same digest is used even if its readable part differs.
     """
-    root = Path(cfg.runs) / (cfg.name or f"{experiment_of(choices)}-sweep")
+    runs, name = named(cfg)
+    root = runs / (name or f"{experiment_of(choices)}-sweep")
     digest = config.digest(cfg)
     ignored = ("name=", "runs=", "resume=", "wandb.", "hydra", "experiment=")
     words = [word for word in overrides if not word.lstrip("+~").startswith(ignored)]
