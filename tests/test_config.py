@@ -139,8 +139,9 @@ WRONG = [
     ("+hooks.mine={_target_: trainer.hooks.Hok}", "hooks.mine: trainer.hooks.Hok is not there"),
     ("+hooks.mine={x: 1}", "hooks.mine: has no _target_"),
     ("+hooks.mine={_target_: collections.OrderedDict}",
-     "hooks.mine: OrderedDict is no Hook; type hooks.mine._target_=MODULE.CLASS of a class that is made as class "
-     "OrderedDict(trainer.Hook)"),
+     "hooks.mine: OrderedDict is no Hook; type hooks.mine._target_=MODULE.CLASS of a class that inherits from "
+     "trainer.Hook"),
+    ("++hooks._target_=trainer.observers.Device", "hooks: a hook has a name; write mine: {_target_: trainer"),
 ]  # fmt: skip
 
 
