@@ -332,7 +332,7 @@ def test_of_several_files_of_hooks_none_replaces_what_another_defines() -> None:
     Path("conf/hooks").mkdir(parents=True)
     device = "_target_: trainer.observers.Device"
     files = {"p": f"same: {{{device}}}", "q": f"same: {{{device}}}", "slow": "device: {seconds: 60}",
-             "on": "defaults: [device]\ndevice: {seconds: 60}"}  # fmt: skip
+             "on": f"defaults: [device]\ndevice: {{{device}, seconds: 60}}"}  # fmt: skip
     for name, text in files.items():
         Path(f"conf/hooks/{name}.yaml").write_text(text)
     assert told("hooks=[p,q]", "epoch=3") == [
