@@ -139,8 +139,9 @@ WRONG = [
     ("+hooks.mine={_target_: trainer.hooks.Hok}", "hooks.mine: trainer.hooks.Hok is not there"),
     ("+hooks.mine={x: 1}", "hooks.mine: has no _target_"),
     ("+hooks.mine={_target_: collections.OrderedDict}",
-     "hooks.mine: OrderedDict is no Hook; type hooks.mine._target_=MODULE.CLASS of a class that is made as class "
-     "OrderedDict(trainer.Hook)"),
+     "hooks.mine: OrderedDict is no Hook; type hooks.mine._target_=MODULE.CLASS of a class that inherits from "
+     "trainer.Hook"),
+    ("++hooks._target_=trainer.observers.Device", "hooks: a hook has a name; write mine: {_target_: trainer"),
 ]  # fmt: skip
 
 
@@ -331,7 +332,7 @@ def test_of_several_files_of_hooks_none_replaces_what_another_defines() -> None:
     Path("conf/hooks").mkdir(parents=True)
     device = "_target_: trainer.observers.Device"
     files = {"p": f"same: {{{device}}}", "q": f"same: {{{device}}}", "slow": "device: {seconds: 60}",
-             "on": "defaults: [device]\ndevice: {seconds: 60}"}  # fmt: skip
+             "on": f"defaults: [device]\ndevice: {{{device}, seconds: 60}}"}  # fmt: skip
     for name, text in files.items():
         Path(f"conf/hooks/{name}.yaml").write_text(text)
     assert told("hooks=[p,q]", "epoch=3") == [

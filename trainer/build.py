@@ -120,10 +120,13 @@ def build_hooks(cfg: DictConfig) -> dict[str, Hook]:
         ConfigError: something else was made; all are told.
     """
     hooks: dict[str, Hook] = instantiate(cfg.hooks, "hooks")
-    made = {name: type(hook).__name__ for name, hook in hooks.items() if not isinstance(hook, Hook)}
-    if made:
-        needed = "and a trainer.Hook is needed"
-        raise ConfigError([f"hooks.{name}: {cfg.hooks[name]._target_} gives a {m}, {needed}" for name, m in made.items()])
+    wrong = [
+        f"hooks.{name}: {cfg.hooks[name]._target_} gives a {type(hook).__name__}, and a trainer.Hook is needed"
+        for name, hook in hooks.items()
+        if not isinstance(hook, Hook)
+    ]
+    if wrong:
+        raise ConfigError(wrong)
     return hooks
 
 

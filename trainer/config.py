@@ -176,6 +176,8 @@ def _group(group: str, node: Any) -> list[str]:
         told, node = scheduler_node(node)
     if group in SETTINGS:
         return list(_settings(group, node))
+    if group == "hooks" and isinstance(node, dict) and "_target_" in node:
+        return [f"hooks: a hook has a name; write mine: {{_target_: {node['_target_']}, ...}} in its file"]
     nodes = node if group == "hooks" and isinstance(node, dict) else {"": node}
     found = told
     for name, entry in nodes.items():

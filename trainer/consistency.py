@@ -105,8 +105,8 @@ def _hooks_are_hooks(plain: dict[str, Any], spoilt: set[str]) -> list[str]:
     nodes = {} if "hooks" in spoilt else plain.get("hooks") or {}
     found = {name: _hydra.locate(node["_target_"], f"hooks.{name}") for name, node in nodes.items()}
     return [
-        f"hooks.{name}: {target.__name__} is no Hook; type hooks.{name}._target_=MODULE.CLASS of a class that is made "
-        f"as class {target.__name__}(trainer.Hook)"
+        f"hooks.{name}: {target.__name__} is no Hook; type hooks.{name}._target_=MODULE.CLASS of a class that inherits "
+        "from trainer.Hook"
         for name, target in found.items()
         if isinstance(target, type) and not issubclass(target, Hook)
     ]
