@@ -239,6 +239,26 @@ def test_the_live_model_may_change_while_a_checkpoint_is_written(tmp_path: Path)
     assert newest(tmp_path)[0] == before
 
 
+def test_a_snapshot_waits_until_the_memory_that_it_takes_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    may, save = threading.Event(), torch.save
+    monkeypatch.setattr(torch, "save", lambda *args, **kwargs: may.wait(30) and save(*args, **kwargs))
+    trainer = make_trainer(folder=tmp_path)
+    trainer.train_group(next(trainer.loader.groups(0)))
+    before = weights_of(trainer.model)
+    trainer.save()
+    with torch.no_grad():
+        for parameter in trainer.model.parameters():
+            parameter.zero_()
+    again = threading.Thread(target=trainer.checkpoints.snapshot, args=(trainer.parts,))
+    again.start()
+    again.join(0.1)  # long enough to write over the memory, if it does not wait
+    may.set()
+    again.join()
+    assert newest(tmp_path)[0] == before
+
+
 @pytest.fixture
 def tiny(tmp_path: Path) -> Iterator[Path]:
     """A disk of 200 KiB."""
