@@ -125,7 +125,9 @@ def test_what_cannot_be_sent_is_told_with_its_reason(tree: Tree) -> None:
     assert told(tree.first, tree.empty) == "skipped: it has no row yet"
     assert told(tree.first, tree.disabled) == "skipped: it was trained with wandb.mode=disabled"
     assert told(tree.first, tree.training) == "skipped: it is still training"
-    assert told(tree.first, tree.sending) == "skipped: another process is sending it"
+    assert (
+        told(tree.first, tree.sending) == "skipped: another process is sending it; type this again when that has ended"
+    )
     assert told(tree.first, tree.away) == "skipped: it seems to be training on another machine"
     assert told(tree.first, tree.torn).startswith("FAILED: metrics.jsonl: line 3 cannot be read: ")
     assert "\n9 runs: 3 sent, 5 skipped, 1 failed\n" in tree.first.stdout

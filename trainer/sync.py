@@ -195,7 +195,7 @@ def judged(folder: RunFolder) -> Job:
     if folder.held:
         return Job(folder, state="skipped", text="it is still training")
     if box.held:
-        return Job(folder, state="skipped", text="another process is sending it")
+        return Job(folder, state="skipped", text="another process is sending it; type this again when that has ended")
     if not folder.shipper.is_dir():
         return Job(folder, state="skipped", text="it was trained with wandb.mode=disabled")
     elsewhere = status.get("state") == "running" and status.get("host") != socket.gethostname()
