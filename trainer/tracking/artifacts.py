@@ -94,6 +94,8 @@ class Artifacts:
             file.write_bytes(model.texts[name])
         for name, file in {**model.files, **texts}.items():
             artifact.add_file(str(file), name, policy=policy, skip_cache=True)
+            if not run.offline:
+                self.box.tell("server", "")  # to read a large one takes its time
         run.log_artifact(artifact, aliases=[*([BEST] if best else []), "latest", f"step-{model.metadata['step']}"])
         self._sent = path.name
         return artifact

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 import secrets
 import time
 from dataclasses import replace
@@ -79,7 +80,7 @@ class Sender:
                 self._wandb.teardown()
                 mode = "offline"
                 refused = "the server refuses the login (401; type wandb login --relogin)"
-                why = refused if "401" in str(error) else brief(error)
+                why = refused if re.search(r"\b401\b", str(error)) else brief(error)
                 self.box.tell("warning", f"{why}; this run is kept offline")
         if mode == "offline":
             self.box.tell("offline", "")
@@ -101,7 +102,11 @@ class Sender:
         lines = list(self._journal.lines())
         self._speeds |= by_step(self._speed.lines())
         self._more.look(self._run, self._after)
+        told = time.monotonic()
         for line in lines:
+            if self.sent.mode == "online" and time.monotonic() - told > 1.0:  # a long history takes its time
+                self.box.tell("server", "")
+                told = time.monotonic()
             row = json.loads(line)
             if row["step"] > self._after:
                 self._send(row)

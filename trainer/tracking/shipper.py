@@ -219,7 +219,7 @@ class Shipper(Tracker):
                 child.wait(POLL)
             self.messages()
             if self._moved is not None and time.monotonic() - max(begin, self._moved) >= STILL:
-                why = self._why or "no answer from the server"
+                why = self._why or f"nothing has moved for {STILL:g} s"
             if time.monotonic() - begin >= self.settings.finish_timeout:
                 why = why or f"not all was sent in {self.settings.finish_timeout:g} s"
         if code is None:
