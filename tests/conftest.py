@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import sys
 from pathlib import Path
 
@@ -14,6 +15,11 @@ os.environ["OMP_NUM_THREADS"] = "1"
 for _name in list(os.environ):
     if _name.startswith(("WANDB_", "HYDRA_", "SLURM_")) or _name in ("RUNS_DIR", "DATA_DIR", "NETRC"):
         del os.environ[_name]
+
+# What a shell starts in the background, or nohup, ignores these, and so would the programs that tests start.
+for _number, _handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
+    if signal.getsignal(_number) is signal.SIG_IGN:
+        signal.signal(_number, _handler)
 
 # Saves are flushed to the disk, which is waited for; in memory, where there is plenty, they cost nothing.
 _MEMORY = Path("/dev/shm")
