@@ -21,6 +21,7 @@ from trainer.checkpoint import FORMAT, Checkpoint, Checkpoints, read, retained
 from trainer.data.base import Data
 from trainer.errors import CheckpointError, SaveError, TrainerError
 from trainer.folder import BEST, MANIFEST, STATE, WEIGHTS, step_name
+from trainer.loop import Trainer
 
 
 def kept(folder: Path, keep: int = 1) -> Checkpoints:
@@ -227,14 +228,20 @@ def test_a_new_save_waits_for_the_one_before_and_none_is_lost(tmp_path: Path) ->
     assert not [thread for thread in threading.enumerate() if thread.name == "checkpoint"]
 
 
-def test_the_live_model_may_change_while_a_checkpoint_is_written(tmp_path: Path) -> None:
-    trainer = make_trainer(folder=tmp_path)
+def saved_and_changed(folder: Path) -> tuple[Trainer, Any]:
+    """A trainer whose save has begun and whose weights are others since; and the weights that are being saved."""
+    trainer = make_trainer(folder=folder)
     trainer.train_group(next(trainer.loader.groups(0)))
     before = weights_of(trainer.model)
     trainer.save()
     with torch.no_grad():
         for parameter in trainer.model.parameters():
             parameter.zero_()
+    return trainer, before
+
+
+def test_the_live_model_may_change_while_a_checkpoint_is_written(tmp_path: Path) -> None:
+    trainer, before = saved_and_changed(tmp_path)
     trainer.checkpoints.wait()
     assert newest(tmp_path)[0] == before
 
@@ -244,13 +251,7 @@ def test_a_snapshot_waits_until_the_memory_that_it_takes_is_written(
 ) -> None:
     may, save = threading.Event(), torch.save
     monkeypatch.setattr(torch, "save", lambda *args, **kwargs: may.wait(30) and save(*args, **kwargs))
-    trainer = make_trainer(folder=tmp_path)
-    trainer.train_group(next(trainer.loader.groups(0)))
-    before = weights_of(trainer.model)
-    trainer.save()
-    with torch.no_grad():
-        for parameter in trainer.model.parameters():
-            parameter.zero_()
+    trainer, before = saved_and_changed(tmp_path)
     again = threading.Thread(target=trainer.checkpoints.snapshot, args=(trainer.parts,))
     again.start()
     again.join(0.1)  # long enough to write over the memory, if it does not wait

@@ -17,6 +17,7 @@ import pytest
 import torch
 from PIL import Image
 
+from tests import remains
 from tests.commands import Command, command
 from trainer import cli
 
@@ -26,10 +27,6 @@ QUICK = ["experiment=digits", "epochs=2", "wandb.mode=disabled", "world.threads=
 
 def rows(folder: Path) -> list[dict[str, float]]:
     return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-
-
-def timeless(folder: Path) -> list[dict[str, float]]:
-    return [{key: value for key, value in row.items() if key != "time"} for row in rows(folder)]
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
@@ -71,7 +68,7 @@ def test_the_run_folder_is_as_the_contract_says(done: Path) -> None:
 
 def test_the_same_config_and_seed_end_with_the_same_bits_and_another_seed_does_not(done: Path) -> None:
     assert same(done / "runs/a", done / "runs/b")
-    assert timeless(done / "runs/a") == timeless(done / "runs/b")
+    assert remains.rows(done / "runs/a") == remains.rows(done / "runs/b")
     assert not same(done / "runs/a", done / "runs/c")
 
 
@@ -115,7 +112,7 @@ def test_more_epochs_extend_a_finished_run(done: Path, tmp_path: Path) -> None:
     whole = command("train", *words, "epochs=3", "name=whole", cwd=tmp_path)
     assert (first.code, longer.code, whole.code) == (0, 0, 0)
     assert same(tmp_path / "runs/short", tmp_path / "runs/whole")
-    assert timeless(tmp_path / "runs/short") == timeless(tmp_path / "runs/whole")
+    assert remains.rows(tmp_path / "runs/short") == remains.rows(tmp_path / "runs/whole")
 
 
 def test_a_run_that_diverged_is_replayed_by_the_command_that_it_prints(tmp_path: Path) -> None:
