@@ -290,13 +290,13 @@ def compare(argv: Sequence[str] | None = None) -> int:
 def _compare(words: list[str]) -> int:
     import argparse
 
-    from trainer.report import table
+    from trainer.report import entries, table
 
     parser = argparse.ArgumentParser("trainer-compare", description=compare.__doc__)
     parser.add_argument("folders", nargs="+", help="run folders, sweeps, or folders that hold them")
     parser.add_argument("--csv", metavar="FILE", help="writes the table there too")
     given = parser.parse_args(words)
-    head, lines = table.rows(table.find(given.folders))
+    head, lines = table.rows(entries.find(given.folders))
     print(table.as_text(head, lines))
     if given.csv:
         Path(given.csv).write_text(table.as_csv(head, lines), encoding="utf-8")

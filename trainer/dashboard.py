@@ -22,8 +22,8 @@ from trainer.errors import ConfigError, TrainerError, brief
 from trainer.folder import RunFolder, shown
 from trainer.report import board as boards
 from trainer.report.board import Board, Shown
-from trainer.report.table import Entry
-from trainer.report.table import find as find_runs
+from trainer.report.entries import Entry
+from trainer.report.entries import find as find_runs
 from trainer.tracking.attempts import sync_command
 from trainer.tracking.journal import by_step
 from trainer.tracking.mailbox import Mailbox, Sent, Tail

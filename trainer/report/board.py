@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from trainer.config import flat
-from trainer.report.table import COMMON
+from trainer.report.entries import COMMON
 
 ASIDE = (*COMMON, "run", "code", "world")  # of a run on wandb: where, when and on what it ran
 AXES = 10  # of the parallel coordinates; more cannot be read

@@ -1,0 +1,121 @@
+"""The runs that a comparison is about: found in folders, what each became, and which differ by their seed only."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from trainer import config
+from trainer.errors import ConfigError
+from trainer.folder import RunFolder
+
+COMMON = ("wandb", "runs", "name", "resume", "resume_changes", "hooks")  # where a run lies, not what it is
+SEED = "seed"
+
+
+@dataclass
+class Entry:
+    """What a comparison needs of one run, as it was when it was read.
+
+    Attributes:
+        folder: the run folder. status: what status.json holds. config: resolved values by dotted key; empty without.
+        state: `running`, `finished`, `interrupted`, `failed`, `killed` or `not started`.
+    """
+
+    folder: RunFolder
+    status: dict[str, Any]
+    config: dict[str, Any] = field(default_factory=dict)
+    state: str = "not started"
+
+    @property
+    def name(self) -> str:
+        return self.folder.path.name
+
+    @property
+    def result(self) -> dict[str, Any]:
+        return self.status.get("result") or {}
+
+    @property
+    def best(self) -> dict[str, Any]:
+        """The best row: every metric at that one evaluation; empty without one."""
+        return self.result.get("best") or {}
+
+    @property
+    def last(self) -> dict[str, Any]:
+        return self.result.get("last") or {}
+
+    @property
+    def monitor(self) -> str:
+        return str(self.status.get("monitor") or "")
+
+    @property
+    def maximised(self) -> bool:
+        return self.status.get("mode") == "max"
+
+    def rows(self) -> Iterator[dict[str, Any]]:
+        """The history, a row at a time; a line that is still being written is left out."""
+        try:
+            with open(self.folder.metrics, encoding="utf-8") as file:
+                for line in file:
+                    if line.endswith("\n"):
+                        yield json.loads(line)
+        except (OSError, ValueError):
+            return
+
+
+@dataclass(frozen=True)
+class Group:
+    """Runs that differ by their seed only: `values` are those keys of theirs in which groups differ."""
+
+    values: dict[str, Any]
+    entries: list[Entry]
+
+
+def find(paths: Iterable[str]) -> list[Entry]:
+    """Every run in the given folders: each may be a run, a sweep, or a folder that holds several of both.
+
+    Raises:
+        ConfigError: a path does not exist, or there is no run in any.
+    """
+    paths, entries = list(paths), {}
+    for path in map(Path, paths):
+        if not path.is_dir():
+            raise ConfigError(f"{path}: there is no such folder; give run folders, sweeps, or the folder above them")
+        for found in sorted({*path.glob("status.json"), *path.glob("*/status.json"), *path.glob("*/*/status.json")}):
+            folder = RunFolder(found.parent)
+            if folder.path not in entries:  # a run may be named twice, by itself and by its sweep
+                entries[folder.path] = Entry(folder, folder.read_status(), _read_config(folder), folder.state())
+    if not entries:
+        raise ConfigError(f"{', '.join(paths)}: holds no run")
+    return list(entries.values())
+
+
+def _read_config(folder: RunFolder) -> dict[str, Any]:
+    if not folder.config.is_file():
+        return {}
+    return config.flat(config.plain(config.read(folder.config)))
+
+
+def varying(entries: Sequence[Entry]) -> list[str]:
+    """The keys, sorted, whose values are not the same in all runs whose config is known."""
+    known = [entry.config for entry in entries if entry.config]
+    keys = sorted({key for values in known for key in values if key.split(".")[0] not in COMMON})
+    return [key for key in keys if len({str(values.get(key)) for values in known}) > 1]
+
+
+def grouped(entries: Sequence[Entry], keys: Sequence[str]) -> list[Group]:
+    """The runs in groups that are equal in all of `keys` (from `varying`) but the seed, in the order of their first."""
+    told = [key for key in keys if key != SEED]
+    groups: dict[tuple[str, ...], Group] = {}
+    for entry in entries:
+        values = {key: entry.config.get(key) for key in told}
+        groups.setdefault(tuple(map(str, values.values())), Group(values, [])).entries.append(entry)
+    return list(groups.values())
+
+
+def short(key: str, value: Any) -> str:
+    """A value as a table shows it: of a `_target_` the name of the class alone."""
+    return str(value).rpartition(".")[2] if key.endswith("_target_") else "" if value is None else str(value)
