@@ -184,7 +184,8 @@ def test_a_sweep_runs_each_job_once_and_answers_the_second_time_wherever_its_m_s
     before = [(folder / "status.json").read_text() for folder in folders]
     again = command("train", *words[1:3], "-m", *words[3:], cwd=tmp_path)
     assert again.code == 0
-    assert again.out.count("already finished") == 4
+    assert "4 of 4 jobs finished" in again.out
+    assert "job 1 of 4" not in again.out
     assert [(folder / "status.json").read_text() for folder in folders] == before
 
 

@@ -85,10 +85,19 @@ def _spelt_out(word: str) -> list[str]:
 # --------------------------------------------------------------------------------------------------------- composing
 
 
+LAUNCHERS = {
+    "basic": {"n_jobs": 1, "jobs_per_gpu": 1},
+    "joblib": {"n_jobs": -1, "jobs_per_gpu": 1},
+}
+"""What launches the jobs of a sweep on this machine, under the names that Hydra's users know. Both are ours: in Hydra's
+a job that is killed takes the sweep with it, and a Ctrl-C ends jobs that have not saved."""
+
+
 @functools.cache
 def prepare() -> None:
     """Tells Hydra where configs lie, and makes modules in the working directory importable, in child processes too."""
     from hydra.core.config_search_path import ConfigSearchPath
+    from hydra.core.config_store import ConfigStore
     from hydra.core.plugins import Plugins
     from hydra.plugins.search_path_plugin import SearchPathPlugin
 
@@ -98,6 +107,9 @@ def prepare() -> None:
                 search_path.append("trainer", f"file://{folder}")
 
     Plugins.instance().register(TrainerSearchPath)
+    for name, values in LAUNCHERS.items():  # in the place of a plugin of that name, which has registered its own by now
+        node = {"_target_": "trainer.launchers.Local", **values}
+        ConfigStore.instance().store(name, node, group="hydra/launcher", provider="trainer")
     import_from_here()
 
 
@@ -219,27 +231,6 @@ def is_swept(override: str) -> bool:
         return parse(override).is_sweep_override()
     except ConfigError:
         return False
-
-
-def expand(overrides: Sequence[str]) -> list[list[str]]:
-    """The overrides of each job of a `-m` command line, `hydra.sweeper.params` included, in Hydra's own order.
-
-    Raises:
-        ConfigError: an override does not fit, or another sweeper than Hydra's basic one chooses jobs while it runs.
-    """
-    from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
-    from hydra.core.override_parser.overrides_parser import OverridesParser
-    from hydra.types import RunMode
-
-    with session() as loader:
-        settings = loader.load_configuration(CONFIG_NAME, list(overrides), RunMode.MULTIRUN).hydra
-        if not str(settings.sweeper._target_).endswith(".BasicSweeper"):
-            raise ConfigError(
-                f"hydra/sweeper: {settings.sweeper._target_} chooses its jobs while it runs; they are not known now"
-            )
-        words = [f"{key}={value}" for key, value in (settings.sweeper.params or {}).items()]
-        parsed = OverridesParser.create(config_loader=loader).parse_overrides([*words, *overrides])
-        return [job for batch in BasicSweeper.split_arguments(parsed, None) for job in batch]
 
 
 # ---------------------------------------------------------------------------------------------------- making objects

@@ -74,12 +74,11 @@ _QUESTIONS = ("--cfg", "-c", "--info", "-i", "--hydra-help", "--version", "--she
 def _hydra_only(words: list[str]) -> int:
     """`--cfg job`, `--info`, TAB completion and the like: Hydra answers, and nothing is trained."""
     from trainer import _hydra
-    from trainer.sweep import Job
 
     if several := sorted({"-m", "--multirun"} & set(words)):
         raise ConfigError(f"{several[0]}: these options show one config; leave it out, and give each key one value")
     sys.argv[1:] = words
-    _hydra.main(Job())()
+    _hydra.main(lambda cfg: None)()
     return 0
 
 
@@ -131,30 +130,26 @@ def _sweep_of(folder: Path) -> Path | None:
 
 
 def _sweep(overrides: list[str]) -> int:
-    from trainer import _hydra
-    from trainer.overrides import check_sweep
-    from trainer.sweep import Job, job_place, table
+    from trainer.overrides import check_sweep, sweep_settings
+    from trainer.sweep import Sweep, table
     from trainer.tracking.attempts import sync_command
 
     if folder := _one_run(overrides):
         raise ConfigError(f"resume: {folder!r} is one run, and -m starts a sweep; leave out -m, or type resume=auto")
-    places = [job_place(cfg, job, choices) for job, cfg, choices in check_sweep(overrides)]
-    sys.argv[1:] = ["-m", *overrides]  # Hydra does not take it between two overrides
-    code = 0
-    job = Job()
+    sweep = Sweep(sweep_settings(overrides))
     try:
-        _hydra.main(job)()
-    except KeyboardInterrupt:
-        code = job.exit_code
-    except SystemExit as error:
-        code = error.code if isinstance(error.code, int) else 1
-    text, all_finished = table(places, job.refused)
+        sweep.add(check_sweep(overrides))
+        sweep.run()
+    finally:
+        sweep.close()
+    places = list(sweep.places.values())
+    text, all_finished = table(places)
     print(text)
-    if places and not all_finished:
+    if not all_finished:
         print("\nthe same command again does what is missing; a job that failed fails again unless its cause is gone")
     if any(sync_command(at.folder) for at in places):
         print(f"\nsend  {_typed(f'trainer-sync {shlex.quote(shown(places[0].folder.path.parent))}')}")
-    return code or (0 if all_finished else 1)
+    return 128 + sweep.signal if sweep.signal else int(not all_finished)
 
 
 def _report(outcome: Outcome, at: Place) -> int:

@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from trainer import _hydra, config
+from trainer import _hydra, _multirun, config
 from trainer.errors import ConfigError, closest, did_you_mean
 from trainer.targets import SPECIAL, parameters, takes_any
+
+
+class Job(NamedTuple):
+    """One job of a sweep: its words, its config, and the file chosen in each config group."""
+
+    words: list[str]
+    cfg: DictConfig
+    choices: dict[str, str]
 
 
 def compose_or_explain(overrides: Sequence[str] = ()) -> DictConfig:
@@ -50,30 +59,57 @@ def check_with_choices(overrides: Sequence[str] = ()) -> tuple[DictConfig, dict[
     return cfg, chosen
 
 
-def check_sweep(overrides: Sequence[str]) -> list[tuple[list[str], DictConfig, dict[str, str]]]:
-    """Of each job of a sweep the overrides, the config without mistakes, and the file chosen in each config group.
+def check_sweep(overrides: Sequence[str]) -> list[Job]:
+    """The jobs of a `-m` command line, without mistakes.
 
     Raises:
         ConfigError: every mistake of every job, each told once.
     """
+    with _explained(overrides):
+        jobs = _multirun.expand(overrides)
+    return check_jobs(jobs)
+
+
+def sweep_settings(overrides: Sequence[str]) -> DictConfig:
+    """The `hydra` node of a `-m` command line.
+
+    Raises:
+        ConfigError: as `check_sweep`, as far as it can be told before the jobs are known.
+    """
+    with _explained(overrides):
+        return _multirun.settings(overrides)
+
+
+@contextlib.contextmanager
+def _explained(overrides: Sequence[str]) -> Iterator[None]:
+    """What is wrong with a `-m` command line that Hydra refuses as a whole."""
     try:
-        jobs = _hydra.expand(overrides)
+        yield
     except ConfigError as error:
         unswept = [word for word in overrides if not _hydra.is_swept(word)]
         raise ConfigError(_explain(unswept)[0] or [_first_line(error)]) from None
-    made: list[tuple[list[str], DictConfig, dict[str, str]]] = []
+
+
+def check_jobs(jobs: Iterable[Sequence[str]]) -> list[Job]:
+    """The configs of jobs, each given by its words.
+
+    Raises:
+        ConfigError: every mistake of every job, each told once.
+    """
+    made: list[Job] = []
     told: list[str] = []
     refused: list[str] = []  # a word is explained once, however many jobs it is in
+    compose = _multirun.Composer()
     for job in jobs:
         words = [word for word in job if word not in refused]
         try:
-            cfg, chosen = _hydra.compose_with_choices(words)
+            cfg, chosen = compose(words)
         except ConfigError as error:
             found, bad = _explain(words, error)
             refused += bad
         else:
             found = config.problems(cfg)
-            made.append((job, cfg, chosen))
+            made.append(Job(list(job), cfg, chosen))
         told += [problem for problem in found if problem not in told]
     if told:
         raise ConfigError(told)

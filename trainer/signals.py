@@ -1,4 +1,4 @@
-"""Signals that ask a run to end: noted at once, answered at the next boundary; the second one is not caught."""
+"""Signals that ask a run to end: noted at once, answered at the next boundary; the second Ctrl-C is not caught."""
 
 from __future__ import annotations
 
@@ -8,14 +8,16 @@ import threading
 from types import FrameType
 from typing import Any
 
-NUMBERS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP)
+NUMBERS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGHUP)
+TYPED = (signal.SIGINT, signal.SIGTERM)  # what a person sends, who may do so twice
 
 
 class Signals:
-    """While entered, the first of SIGINT, SIGTERM, SIGUSR1 (Slurm's warning) and SIGHUP sets `number`.
+    """While entered, the first of SIGINT, SIGTERM, SIGUSR1 and SIGUSR2 (Slurm's warnings) and SIGHUP sets `number`.
 
-    A second signal has its default effect. The handlers that were there before come back on leaving. Outside the main
-    thread Python allows no handlers, and nothing is noted.
+    The second SIGINT or SIGTERM has its default effect. The others come from schedulers and sweeps, at times beside a
+    SIGTERM, and mean no more by it. The handlers that were there before come back on leaving. Outside the main thread
+    Python allows no handlers, and nothing is noted.
     """
 
     def __init__(self) -> None:
@@ -41,7 +43,8 @@ class Signals:
         self._before = {}
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        if self.number:
+        if self.number in TYPED and number in TYPED:
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
-        self.number = number
+        if self.number not in TYPED:
+            self.number = number

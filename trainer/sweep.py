@@ -2,23 +2,33 @@
 
 from __future__ import annotations
 
-import logging
+import contextlib
+import json
+import os
 import re
+import signal
+import sys
+import time
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING, Any
 
-from trainer import _hydra, config
+from trainer import _hydra, _multirun, config
 from trainer.errors import BusyError, TrainerError
-from trainer.folder import RunFolder
-from trainer.records import STOPPED
+from trainer.folder import RunFolder, write_whole
+from trainer.launchers import Item, Local
 from trainer.run import Place, experiment_of, named, resume_word, run
+from trainer.signals import NUMBERS
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
-log = logging.getLogger("trainer")
+    from trainer.overrides import Job
+
+HIDDEN = ".sweep"
+"""The folder of a sweep's own, beside its jobs."""
 
 
 def job_place(cfg: DictConfig, overrides: Sequence[str], choices: Mapping[str, Any]) -> Place:
@@ -37,60 +47,197 @@ def job_place(cfg: DictConfig, overrides: Sequence[str], choices: Mapping[str, A
     return Place(folder, resume_word(cfg.resume, "auto"), root, choices)
 
 
-class Job:
-    """What Hydra calls for each job. One job's failure, its `sys.exit` or a press of Stop on the website never ends the
-    sweep; a signal does."""
+# ----------------------------------------------------------------------------------------------------------- one job
 
-    exit_code = 130  # of a sweep that a signal has ended
 
-    def __init__(self) -> None:
-        self.refused: dict[Path, str] = {}  # why a job did not start
+def live(cfg: DictConfig, at: Place) -> None:
+    """One job from its start to its end, in a process of its own; leaves with the exit code of the run.
 
-    def __call__(self, cfg: DictConfig) -> float | None:
-        """Runs one job and gives its best monitored value, which sweepers that search ask for."""
+    What ends it stands in its folder, also where it could not start.
+    """
+    try:
+        outcome = run(cfg, at)
+    except BusyError as error:
+        print(f"{at.folder.path.name}: {error}", flush=True)
+        sys.exit(error.exit_code)
+    except TrainerError as error:
+        print(f"{at.folder.path.name}: {error}", flush=True)
+        _failed(at.folder, str(error))
+        sys.exit(error.exit_code)
+    except (Exception, SystemExit) as error:
+        traceback.print_exc()
+        _failed(at.folder, f"{type(error).__name__}: {error}")
+        sys.exit(1)
+    sys.exit(outcome.exit_code)
+
+
+def _failed(folder: RunFolder, why: str) -> None:
+    folder.create()
+    folder.write_status(state="failed", error=why)
+
+
+class Launched:
+    """What a launcher that is a plugin of Hydra's calls for each job, in a process of the launcher's."""
+
+    def __call__(self, cfg: DictConfig) -> None:
         at = job_place(cfg, *_hydra.job())
-        print(f"\n{at.folder}", flush=True)
         try:
-            outcome = run(cfg, at)
-        except BusyError as error:
-            print(f"{at.folder.path.name}: {error}", flush=True)
-            return None
-        except TrainerError as error:
-            print(f"{at.folder.path.name}: {error}", flush=True)
-            self._failed(at.folder, str(error))
-            return None
-        except (Exception, SystemExit) as error:
-            traceback.print_exc()
-            self._failed(at.folder, f"{type(error).__name__}: {error}")
-            return None
-        if outcome.state == "interrupted" and outcome.reason != STOPPED:
-            self.exit_code = outcome.exit_code
-            raise KeyboardInterrupt
-        if outcome.reason.startswith("already finished"):
-            print(outcome.reason, flush=True)
-        return outcome.best.get(str(cfg.early_stopping.monitor))
-
-    def _failed(self, folder: RunFolder, why: str) -> None:
-        if folder.path.is_dir():
-            folder.write_status(state="failed", error=why)
-        else:
-            self.refused[folder.path] = why
+            live(cfg, at)
+        except SystemExit as ended:
+            number = (ended.code if isinstance(ended.code, int) else 0) - 128
+            if number == signal.SIGUSR2 and callable(signal.getsignal(number)):
+                os.kill(os.getpid(), number)  # all is saved: submitit, which caught it before, may queue the job again
 
 
-def table(places: Sequence[Place], refused: Mapping[Path, str]) -> tuple[str, bool]:
+# ---------------------------------------------------------------------------------------------------------- the sweep
+
+
+class Sweep:
+    """The jobs of a command line, until each is finished or has been tried.
+
+    Jobs that another process trains are left to it and waited for; if it ends before them, this one goes on with them.
+
+    Args:
+        node: the `hydra` node of the command line, which says how jobs are launched.
+
+    Raises:
+        ConfigError: the launcher cannot be made.
+    """
+
+    def __init__(self, node: DictConfig) -> None:
+        self.node = node
+        ours = str(node.launcher._target_).startswith("trainer.")
+        self.local: Local | None = _hydra.instantiate(node.launcher, "hydra.launcher") if ours else None
+        if self.local is not None:
+            self.local.prepare()
+        self.jobs: dict[str, Job] = {}
+        self.places: dict[str, Place] = {}
+        self.signal = 0  # that ended the sweep
+        self._began = time.time()
+        self._tried: set[str] = set()
+
+    def add(self, jobs: Iterable[Job]) -> list[str]:
+        """More jobs, and the key of each; one of the same content is the same job."""
+        jobs = list(jobs)
+        common = set.intersection(*(set(job.words) for job in jobs)) if len(jobs) > 1 else set[str]()
+        keys = []
+        for job in jobs:
+            at = job_place(job.cfg, [word for word in job.words if word not in common], job.choices)
+            key = str(at.folder.path)
+            if key not in self.jobs:
+                self.jobs[key], self.places[key] = job, at
+            keys.append(key)
+        return keys
+
+    def run(self) -> None:
+        """Does what is missing, or as much of it as there is time for before a signal."""
+        _note(self.places.values(), self.jobs.values())
+        waited = False
+        with self._signals():
+            while not self.signal and (missing := [key for key in self.jobs if not self._over(key)]):
+                if free := [key for key in missing if not self.places[key].folder.held]:
+                    self._launch(free)
+                    continue
+                if not waited:
+                    names = "\n".join(f"  {self.places[key].folder.path.name}" for key in missing)
+                    print(f"\nwaiting for what other processes train; Ctrl-C leaves them to it\n{names}", flush=True)
+                waited = True
+                time.sleep(0.5)
+
+    def close(self) -> None:
+        if self.local is not None:
+            self.local.close()
+
+    def status(self, key: str) -> dict[str, Any]:
+        return self.places[key].folder.read_status()
+
+    def _over(self, key: str) -> bool:
+        """Whether nothing is left to do: it is finished, or was tried by this sweep or by one beside it."""
+        at, status = self.places[key], self.status(key)
+        if status.get("state") == "finished" and at.resume != "never":
+            return True
+        beside = status.get("state") == "failed" and status.get("updated", 0) > self._began
+        return (key in self._tried or beside) and not at.folder.held
+
+    def _launch(self, keys: Sequence[str]) -> None:
+        if self.local is None:
+            self._tried.update(keys)
+            root = self.places[keys[0]].folder.path.parent
+            for key in keys:
+                self.places[key].folder.create()  # the job finds it by its digest
+            _multirun.launch(self.node, str(root / HIDDEN), [self.jobs[key] for key in keys], Launched())
+            return
+        outputs = {key: self.places[key].folder.path.parent / HIDDEN / f"{Path(key).name}.txt" for key in keys}
+        items = {key: Item(live, (self.jobs[key].cfg, self.places[key]), outputs[key]) for key in keys}
+        self.local.run(items, self._wanted, self._begun, self._done)
+
+    def _wanted(self, key: str) -> bool:
+        return not self._over(key) and not self.places[key].folder.held
+
+    def _begun(self, key: str) -> None:
+        self._tried.add(key)
+        number = list(self.jobs).index(key) + 1
+        print(f"\njob {number} of {len(self.jobs)}  {self.places[key].folder}", flush=True)
+
+    def _done(self, key: str, code: int) -> None:
+        folder = self.places[key].folder
+        if code < 0 and folder.state() == "killed":
+            name = signal.Signals(-code).name
+            why = f"killed by {name}" + (": was the memory enough?" if -code == signal.SIGKILL else "")
+            folder.write_status(error=why)
+        if not self.local or self.local.n_jobs != 1 or folder.state() != "finished":
+            print(line(folder), flush=True)
+
+    @contextlib.contextmanager
+    def _signals(self) -> Iterator[None]:
+        """While entered, a signal is handed on to the jobs, once, and the sweep ends when they have saved."""
+
+        def note(number: int, _: FrameType | None) -> None:
+            again, self.signal = bool(self.signal), self.signal or number
+            if self.local is None:
+                raise KeyboardInterrupt  # out of the launcher, whose jobs are processes of their own
+            self.local.signalled(again)
+
+        numbers = [number for number in NUMBERS if signal.getsignal(number) is not signal.SIG_IGN]
+        before = {number: signal.signal(number, note) for number in numbers}
+        try:
+            yield
+        except KeyboardInterrupt:
+            if not self.signal:
+                raise
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+
+def _note(places: Iterable[Place], jobs: Iterable[Job]) -> None:
+    """Keeps the names of all jobs beside their folders, so that another terminal knows what is still to come."""
+    found: dict[Path, dict[str, list[str]]] = {}
+    for at, job in zip(places, jobs, strict=True):
+        found.setdefault(at.folder.path.parent / HIDDEN / "jobs.json", {})[at.folder.path.name] = job.words
+    for path, names in found.items():
+        with contextlib.suppress(OSError):  # a run says better where nothing can be written
+            path.parent.mkdir(parents=True, exist_ok=True)
+            before = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+            write_whole(path, json.dumps({**before, **names}, indent=1) + "\n")
+
+
+def line(folder: RunFolder) -> str:
+    """How a job stands, in a line."""
+    status, state = folder.read_status(), folder.state()
+    if state == "failed" and "attempt" not in status:
+        state = "refused"  # it could not start
+    result, monitor = status.get("result") or {}, status.get("monitor", "")
+    best = (result.get("best") or {}).get(monitor)
+    shown = f"{monitor} {best:.4f} at epoch {result['best']['epoch']}" if best is not None else ""
+    error = (status.get("error") or "").splitlines()[:1] if state in ("failed", "refused", "killed") else []
+    return f"  {state:<12} {folder.path.name}  {shown}{' ' if shown and error else ''}{''.join(error)}".rstrip()
+
+
+def table(places: Sequence[Place]) -> tuple[str, bool]:
     """How every job of a sweep ended, a line each, and whether all are finished."""
-    lines, states = [], []
-    for at in places:
-        status = at.folder.read_status()
-        why = refused.get(at.folder.path, status.get("error") or "")
-        state = "refused" if at.folder.path in refused else at.folder.state()
-        states.append(state)
-        result, monitor = status.get("result") or {}, status.get("monitor", "")
-        best = (result.get("best") or {}).get(monitor)
-        shown = f"{monitor} {best:.4f} at epoch {result['best']['epoch']}" if best is not None else ""
-        error = why.splitlines()[:1] if state in ("failed", "refused") else []
-        lines.append(f"  {state:<12} {at.folder.path.name}  {shown}{''.join(error)}".rstrip())
-    finished = states.count("finished")
+    lines = [line(at.folder) for at in places]
+    finished = [at.folder.state() for at in places].count("finished")
     root = places[0].sweep if places else None
     head = f"\n{root}: {finished} of {len(places)} jobs finished"
     return "\n".join([head, *lines]), finished == len(places)

@@ -25,9 +25,10 @@ class World:
 
     Args:
         device: `auto` (CUDA, then Apple's MPS, then the CPU) or any name that `torch.device` takes.
-        threads: CPU threads of an operation. `auto` is half of the processors that this process may use: on most
-            machines these are the physical cores, and the rest is left to loader workers and wandb. The number
-            changes the bits of a result, so it is stored with the run.
+        threads: CPU threads of an operation. `auto` is half of the processors that this process may use (of its share
+            of them, where a sweep runs several jobs at once): on most machines these are the physical cores, and the
+            rest is left to loader workers and wandb. The number changes the bits of a result, so it is stored with the
+            run.
 
     Raises:
         ConfigError: the device is not on this machine, or the number of threads is not positive.
@@ -108,6 +109,9 @@ class World:
 
 
 def _processors() -> int:
+    share = os.environ.get("TRAINER_PROCESSORS", "")  # set by a sweep that runs several jobs at once
+    if share.isdigit() and int(share):
+        return int(share)
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
