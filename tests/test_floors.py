@@ -23,10 +23,11 @@ FLOORS = {
     "evaluation": 1, "history": 1, "logged": 1,
     "tracking": 2, "hooks": 2, "observers": 2,
     "loop": 3, "rehearsal": 3, "accounts": 3, "capsule": 3, "replay": 3, "resuming": 3, "lr_find": 3,
+    "measure": 3,
     "_hydra": 4, "_multirun": 4, "signatures": 4, "scheduling": 4, "consistency": 4, "config": 4, "overrides": 4,
     "preview": 4, "build": 4,
     "cli": 5, "run": 5, "help": 5, "sweep": 5, "report": 5, "sync": 5, "fetch": 5, "agent": 5, "dashboard": 5,
-    "children": 5, "gpus": 5, "launchers": 5,
+    "children": 5, "preflight": 5, "gpus": 5, "launchers": 5,
     "__init__": 5,
 }  # fmt: skip
 

@@ -131,6 +131,7 @@ def _sweep_of(folder: Path) -> Path | None:
 
 def _sweep(overrides: list[str]) -> int:
     from trainer.overrides import check_sweep, sweep_settings
+    from trainer.preflight import preflight
     from trainer.sweep import Sweep, table
     from trainer.tracking.attempts import sync_command
 
@@ -139,6 +140,7 @@ def _sweep(overrides: list[str]) -> int:
     sweep = Sweep(sweep_settings(overrides))
     try:
         sweep.add(check_sweep(overrides))
+        preflight(sweep)
         sweep.run()
     finally:
         sweep.close()
@@ -239,6 +241,7 @@ def check(argv: Sequence[str] | None = None) -> int:
     """`trainer-check [GROUP=FILE] [KEY=VALUE] ... [-m]`: every mistake of a config or a sweep, and the learning rate of
     the whole run; nothing is trained.
 
+    With `-m` also what the sweep will do, and, from a few updates of each kind of job, what it will cost.
     With `lr_find=true` (or `lr_find=200steps`) it trains for 100 updates while the learning rate rises from 1e-7 to 10,
     draws the loss over it, and suggests a rate; nothing of that is kept. With `-m` it does so for each job.
     """
@@ -253,25 +256,26 @@ def _check(words: list[str]) -> int:
     from trainer import _hydra, config
     from trainer.dotenv import load_env
     from trainer.lr_find import taken_out
-    from trainer.overrides import check as composed
-    from trainer.overrides import check_sweep
-    from trainer.report.check import show_range_test, show_schedule
+    from trainer.overrides import check_sweep, compose_job
+    from trainer.report.check import show_range_test, show_schedule, show_sweep
 
     load_env()
     overrides, find, told = taken_out(_hydra.implied([word for word in words if not word.startswith("-")]))
     swept = {"-m", "--multirun"} & set(words)
     try:
-        jobs = [(job, cfg) for job, cfg, _ in check_sweep(overrides)] if swept else [([], composed(overrides))]
+        jobs = check_sweep(overrides) if swept else [compose_job(overrides)]
     except ConfigError as error:
         told += error.problems
     if told:
         raise ConfigError(told)
-    for warning in dict.fromkeys(warning for _, cfg in jobs for warning in config.warnings(cfg)):
+    for warning in dict.fromkeys(warning for job in jobs for warning in config.warnings(job.cfg)):
         print(f"warning: {warning}")
-    for job, cfg in jobs if find else ():
-        show_range_test(cfg, find, " ".join(job))
+    for job in jobs if find else ():
+        show_range_test(job.cfg, find, " ".join(job.words) if swept else "")
+    if swept and not find:
+        show_sweep(overrides, jobs)
     if len(jobs) == 1 and not find:
-        show_schedule(jobs[0][1])
+        show_schedule(jobs[0].cfg)
     print(f"{len(jobs)} config{'s' if len(jobs) > 1 else ''} checked: no mistake found")
     return 0
 

@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -287,12 +287,13 @@ def digest(cfg: DictConfig) -> str:
 
     Interpolations count as their text, so that neither the time nor a secret is in it; NOT_IDENTITY is left out.
     """
-    values = {key: value for key, value in flat(unresolved(cfg)).items() if not _under(key, NOT_IDENTITY)}
+    values = {key: value for key, value in flat(unresolved(cfg)).items() if is_identity(key)}
     return hashlib.sha256(json.dumps(values, sort_keys=True, default=str).encode()).hexdigest()[:10]
 
 
-def _under(key: str, parents: Sequence[str]) -> bool:
-    return any(key == parent or key.startswith(f"{parent}.") for parent in parents)
+def is_identity(key: str) -> bool:
+    """Whether a value, by its dotted key, decides what the result of a run is."""
+    return not any(key == other or key.startswith(f"{other}.") for other in NOT_IDENTITY)
 
 
 def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

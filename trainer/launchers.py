@@ -40,7 +40,7 @@ class Local:
     n_jobs: int = 1
     jobs_per_gpu: int = 1
     ended: bool = field(default=False, init=False)  # by a signal: no job is begun any more
-    _children: Children = field(default_factory=Children, init=False, repr=False)
+    children: Children = field(default_factory=Children, init=False, repr=False)
 
     def __post_init__(self) -> None:
         if not isinstance(self.n_jobs, int) or self.n_jobs < -1 or self.n_jobs == 0:
@@ -48,12 +48,20 @@ class Local:
         if not isinstance(self.jobs_per_gpu, int) or self.jobs_per_gpu < 1:
             raise ConfigError(f"jobs_per_gpu: {self.jobs_per_gpu!r} must be at least 1")
 
+    @property
+    def at_once(self) -> int:
+        """How many jobs run at the same time."""
+        return self.n_jobs if self.n_jobs > 0 else self._gpus().places or max(1, _processors() // 2)
+
+    def _gpus(self) -> Gpus:
+        return Gpus(visible() if self.n_jobs != 1 else [], self.jobs_per_gpu)
+
     def prepare(self) -> None:
         """Begins the imports that the jobs need, beside what this process does."""
-        self._children.prepare()
+        self.children.prepare()
 
     def close(self) -> None:
-        self._children.close()
+        self.children.close()
 
     def run(
         self, items: Mapping[str, Item], wanted: Callable[[str], bool], begun: Callable[[str], None],
@@ -66,8 +74,7 @@ class Local:
             done: told of each that ended, and its exit code.
         """
         waiting, running = deque(items), dict[str, Held | None]()
-        gpus = Gpus(visible() if self.n_jobs != 1 else [], self.jobs_per_gpu)
-        most = self.n_jobs if self.n_jobs > 0 else gpus.places or max(1, _processors() // 2)
+        gpus, most = self._gpus(), self.at_once
         while running or (waiting and not self.ended):
             held: Held | None = None
             while waiting and not self.ended and len(running) < most:
@@ -82,9 +89,9 @@ class Local:
                 if held is not None:
                     env["CUDA_VISIBLE_DEVICES"] = held.gpu
                 begun(key)
-                self._children.start(key, item.target, *item.args, env=env, output=item.output if most > 1 else None)
+                self.children.start(key, item.target, *item.args, env=env, output=item.output if most > 1 else None)
             full = len(running) == most or not waiting or self.ended
-            for key, code in self._children.wait(None if full else 1.0).items():
+            for key, code in self.children.wait(None if full else 1.0).items():
                 if (held := running.pop(key)) is not None:
                     held.close()
                 done(key, code)
@@ -92,7 +99,7 @@ class Local:
     def signalled(self, again: bool) -> None:
         """Has the running jobs save and end, or, `again`, end at once; no other begins."""
         self.ended = True
-        self._children.end(signal.SIGKILL if again else signal.SIGUSR1)
+        self.children.end(signal.SIGKILL if again else signal.SIGUSR1)
 
 
 def _processors() -> int:

@@ -59,6 +59,15 @@ def check_with_choices(overrides: Sequence[str] = ()) -> tuple[DictConfig, dict[
     return cfg, chosen
 
 
+def compose_job(overrides: Sequence[str] = ()) -> Job:
+    """One run as a job.
+
+    Raises:
+        ConfigError: every mistake.
+    """
+    return Job(list(overrides), *check_with_choices(overrides))
+
+
 def check_sweep(overrides: Sequence[str]) -> list[Job]:
     """The jobs of a `-m` command line, without mistakes.
 

@@ -181,10 +181,10 @@ class Sweep:
 
     def _done(self, key: str, code: int) -> None:
         folder = self.places[key].folder
-        if code < 0 and folder.state() == "killed":
+        if code < 0 and (state := folder.state()) in ("killed", "not started"):
             name = signal.Signals(-code).name
             why = f"killed by {name}" + (": was the memory enough?" if -code == signal.SIGKILL else "")
-            folder.write_status(error=why)
+            folder.write_status(error=why, state="running" if state == "killed" else "failed")
         if not self.local or self.local.n_jobs != 1 or folder.state() != "finished":
             print(line(folder), flush=True)
 

@@ -3,15 +3,34 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from trainer.build import build, foresee, schedule_words
 from trainer.lr_find import lr_range
+from trainer.overrides import Job, sweep_settings
+from trainer.preflight import preflight
 from trainer.preview import plots, range_report
 from trainer.rehearsal import rehearse
+from trainer.sweep import Sweep
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
+
+
+def show_sweep(overrides: Sequence[str], jobs: Sequence[Job]) -> None:
+    """Prints what a sweep would do, and what that would cost.
+
+    Raises:
+        ConfigError: a job would fail; all are told.
+    """
+    sweep = Sweep(sweep_settings(overrides))
+    try:
+        sweep.add(jobs)
+        preflight(sweep, strict=True)
+    finally:
+        sweep.close()
+    print()
 
 
 def show_range_test(cfg: DictConfig, steps: int, job: str) -> None:
