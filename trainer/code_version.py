@@ -11,7 +11,7 @@ import re
 import subprocess
 import sys
 import sysconfig
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -44,10 +44,16 @@ def changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
         found.append(f"the trainer was {before['trainer']} and is {now['trainer']}")
     old, new = before.get("files"), now["files"]
     if isinstance(old, dict):
-        found += [f"{name} changed" for name in new if old.get(name, new[name]) != new[name]]
-        found += [f"{name} is new" for name in new if name not in old]
-        found += [f"{name} is gone" for name in old if name not in new]
-    return f"{', '.join(found[:-1])} and {found[-1]}" if len(found) > 1 else "".join(found)
+        changed = [name for name in new if old.get(name, new[name]) != new[name]]
+        added, lost = [name for name in new if name not in old], [name for name in old if name not in new]
+        found += [f"{_listed(changed)} changed"] if changed else []
+        found += [f"{_listed(names)} {'is' if len(names) == 1 else 'are'} {how}" for names, how in
+                  ((added, "new"), (lost, "gone")) if names]  # fmt: skip
+    return _listed(found)
+
+
+def _listed(words: Sequence[str]) -> str:
+    return f"{', '.join(words[:-1])} and {words[-1]}" if len(words) > 1 else "".join(words)
 
 
 def git(*words: str, cwd: Path | None = None) -> str:

@@ -141,8 +141,8 @@ class Loader:
         return found
 
     def place(self, batch: int, state: State) -> int:
-        """How many micro-batches of an epoch are done, as they are now, after `batch` of those that `state` tells of."""
-        micro_batch: int = state.get("micro_batch", state["batch_size"])
+        """How many micro-batches of an epoch are done, as they are now, after `batch` of those of that `state`."""
+        micro_batch = int(state.get("micro_batch") or state["batch_size"])
         if micro_batch == self.micro_batch or state["batch_size"] != self.batch_size:
             return batch
         cuts = self._divided(micro_batch)
