@@ -71,7 +71,8 @@ def test_a_commit_is_told_of_a_checkout(here: Path) -> None:
     [
         ({"trainer": "1", "files": {"a.py": "0", "b.py": "0", "c.py": "0"}}, ""),
         ({"trainer": "1", "commit": "0"}, ""),
-        ({"trainer": "0", "files": {"a.py": "0", "b.py": "1", "c.py": "0"}}, "the trainer was 0 and is 1 and b.py changed"),
+        ({"trainer": "0", "files": {"a.py": "0", "b.py": "1", "c.py": "0"}}, 
+         "the trainer was 0 and is 1 and b.py changed"),
         ({"files": {"a.py": "1", "b.py": "1", "d.py": "0", "e.py": "0"}},
          "a.py and b.py changed, c.py is new and d.py and e.py are gone"),
     ],
@@ -114,7 +115,8 @@ def test_a_run_that_goes_on_by_other_code_is_told_and_refused_where_that_is_aske
 def test_a_run_that_begins_anew_is_of_the_code_that_begins_it(here: Path) -> None:
     (here / "my_parts/deep").rename(here / "deep")
     (here / "my_parts/__init__.py").write_text("")
-    (here / "my_model.py").write_text(FILES["my_model.py"] + "    def forward(self, x):\n        raise OSError('mine')\n")
+    broken = "    def forward(self, x):\n        raise OSError('mine')\n"
+    (here / "my_model.py").write_text(FILES["my_model.py"] + broken)
     assert command("train", *WORDS, "resume=auto", cwd=here).code != 0
     before = RunFolder(here / "runs/a").read_status()["code_version"]["files"]
     (here / "my_model.py").write_text(FILES["my_model.py"])

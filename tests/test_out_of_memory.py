@@ -26,7 +26,6 @@ from trainer.folder import RunFolder
 from trainer.overrides import apply
 from trainer.run import Place, run
 
-
 FLAGS = ("auto_accumulate", "strict_code")
 
 
@@ -70,7 +69,7 @@ def words_of(folder: Path, **arguments: Any) -> list[str]:
 
 def train(folder: Path, *more: str, **arguments: Any) -> Any:
     cfg = _hydra.compose([*words_of(folder, **arguments), "auto_accumulate=true", *more])
-    return run(cfg, Place(RunFolder(folder / "run"), "auto"))
+    return run(cfg, Place(RunFolder(folder / "run"), "auto" if (folder / "run").exists() else "never"))
 
 
 def rows(folder: Path) -> list[dict[str, Any]]:
@@ -136,7 +135,7 @@ def test_the_gradients_are_those_of_the_whole_batch_and_training_is_that_of_smal
 
 
 @pytest.mark.parametrize("before", [3, 2])
-def test_a_run_that_stopped_inside_an_epoch_goes_on_with_other_parts_of_its_batches(before: int, tmp_path: Path) -> None:
+def test_a_run_that_stopped_inside_an_epoch_goes_on_with_batches_in_other_parts(before: int, tmp_path: Path) -> None:
     options: dict[str, Any] = {"model": network(norm=False, dropout=0.0), "batch_size": 3}
     whole = make_trainer(**options)
     whole.fit()
@@ -223,7 +222,8 @@ def test_a_flag_that_an_older_run_does_not_know_is_off_and_can_be_typed(tmp_path
     OmegaConf.save(cfg, tmp_path / "config.yaml")
     typed = apply(tmp_path / "config.yaml", ["auto_accumulate=true"])
     assert typed.auto_accumulate is True
-    assert config.problems(apply(tmp_path / "config.yaml", ["strict_code=7"])) == ["strict_code: 7 is neither true nor false"]
+    wrong = apply(tmp_path / "config.yaml", ["strict_code=7"])
+    assert config.problems(wrong) == ["strict_code: 7 is neither true nor false"]
 
 
 def test_a_model_of_tensors_can_run_out_of_memory_in_an_evaluation_too(tmp_path: Path) -> None:

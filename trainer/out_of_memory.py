@@ -45,8 +45,7 @@ def halving(cfg: DictConfig, folder: RunFolder, attempt: Callable[[int | None, s
                 raise
             micro_batch, words = error.half, _words(error, folder)
             folder.write_status(micro_batch=micro_batch)
-            _let_go(error)
-        _free()
+        _free()  # here, where nothing holds the error any more, and so the frames that it has come through
 
 
 def _words(error: OutOfMemoryError, folder: RunFolder) -> str:
@@ -58,18 +57,8 @@ def _words(error: OutOfMemoryError, folder: RunFolder) -> str:
     )
 
 
-def _let_go(error: BaseException) -> None:
-    """The frames that an error has come through hold the model, its gradients and the batch."""
-    waiting, seen = [error], set[int]()
-    while waiting:
-        one = waiting.pop()
-        if id(one) not in seen:
-            seen.add(id(one))
-            one.__traceback__ = None
-            waiting += [other for other in (one.__cause__, one.__context__) if other is not None]
-
-
 def _free() -> None:
+    """Gives back what the attempt that failed has held: its model, its gradients, its batch."""
     import torch
 
     gc.collect()
