@@ -7,7 +7,7 @@ import logging
 import shutil
 import time
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -154,25 +154,25 @@ def _train(cfg: DictConfig, at: Place) -> Outcome:
     _note_code(cfg, at.folder, changed)
     write_whole(at.folder.config, config.unresolved_yaml(config.from_anywhere(cfg)))
     warned = f"code: {changed} since this run was started; the bits may differ from here on; strict_code=true refuses"
-    told = [warned] if changed else []
 
     def attempt(micro_batch: int | None, words: str) -> Outcome:
-        again = replace(at, resume="auto") if words else at
-        return _attempt(cfg, again, micro_batch, [*told, *filter(None, [words])])
+        if words:
+            return _attempt(cfg, replace(at, resume="auto"), micro_batch, words)
+        return _attempt(cfg, at, micro_batch, warned if changed else "")
 
     return halving(cfg, at.folder, attempt)
 
 
-def _attempt(cfg: DictConfig, at: Place, micro_batch: int | None, told: Sequence[str]) -> Outcome:
-    """Trains from the last checkpoint, or the start, to the end; `told` is what its log says first."""
+def _attempt(cfg: DictConfig, at: Place, micro_batch: int | None, told: str) -> Outcome:
+    """Trains from the last checkpoint, or the start, to the end; `told` is what its log says first, if anything."""
     folder, shipper = at.folder, _shipper(cfg, at)
     shipper.launch()  # wandb is imported there while torch is imported here
     try:
         from trainer.build import build
 
         with HeldBack() as early:
-            for words in told:
-                log.warning("%s", words)
+            if told:
+                log.warning("%s", told)
             views = trackers(folder, shipper, early)
             return build(cfg, folder, resume=at.resume, trackers=views, micro_batch=micro_batch).fit()
     finally:
