@@ -17,7 +17,7 @@ PACKAGE = ROOT / "trainer"
 # A package's name stands for all its modules. Nothing may import what stands on a higher floor.
 FLOORS = {
     "errors": 0, "world": 0, "state": 0, "progress": 0, "durations": 0, "records": 0, "folder": 0,
-    "signals": 0, "dotenv": 0, "targets": 0, "colors": 0,
+    "signals": 0, "dotenv": 0, "targets": 0, "colors": 0, "code_version": 0,
     "data": 1, "tasks": 1, "losses": 1, "metrics": 1, "models": 1, "optim": 1, "schedules": 1,
     "gradients": 1, "update": 1, "ema": 1, "monitor": 1, "checkpoint": 1, "clock": 1, "buffers": 1,
     "evaluation": 1, "history": 1, "logged": 1,
@@ -28,6 +28,7 @@ FLOORS = {
     "preview": 4, "build": 4,
     "cli": 5, "run": 5, "help": 5, "sweep": 5, "report": 5, "sync": 5, "fetch": 5, "agent": 5, "dashboard": 5,
     "children": 5, "preflight": 5, "gpus": 5, "launchers": 5,
+    "out_of_memory": 5,
     "__init__": 5,
 }  # fmt: skip
 

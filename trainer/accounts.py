@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from trainer.durations import count
 from trainer.errors import DivergedError, OutOfMemoryError
@@ -15,6 +16,7 @@ from trainer.folder import shown
 from trainer.optim.freezing import describe
 from trainer.records import Evaluation, Outcome, Row
 from trainer.tracking.base import Plan
+from trainer.world import lack_of_memory
 
 if TYPE_CHECKING:
     from trainer.loop import Trainer
@@ -32,6 +34,7 @@ def plan(trainer: Trainer) -> Plan:
         "steps": f"{count(trainer.epochs, 'epoch')} x {trainer.steps_per_epoch} = {trainer.steps} steps of {samples}",
         "monitor": f"{trainer.best.monitor} ({trainer.best.mode}){stops}",
         "device": f"{trainer.world.describe()}, {trainer.update.precision.dtype}",
+        **_memory(trainer),
         **({"curriculum": loader.curriculum.words} if loader.curriculum else {}),
         **trainer.lines,
     }
@@ -82,12 +85,22 @@ def _facts(trainer: Trainer, size: int) -> dict[str, Any]:
         "monitor": trainer.best.monitor,
         "mode": trainer.best.mode,
         "samples": trainer.loader.samples,
+        "micro_batch": trainer.loader.micro_batch,
         "val_samples": len(val) if val is not None else 0,  # type: ignore[arg-type]
         "data": trainer.data.fingerprint(),
         "device": trainer.world.describe(),
         "python": platform.python_version(),
         "torch": str(torch.__version__),
     }
+
+
+def _memory(trainer: Trainer) -> dict[str, str]:
+    """How a batch is computed where it is too large for the memory."""
+    loader = trainer.loader
+    if loader.micro_batch == loader.batch_size:
+        return {}
+    norm = "; batch norm's statistics are of a micro-batch" if has_batch_norm(trainer) else ""
+    return {"memory": f"a batch of {loader.batch_size} is computed in micro-batches of {loader.micro_batch}{norm}"}
 
 
 def _attention(trainer: Trainer) -> list[str]:
@@ -138,10 +151,13 @@ def in_words(trainer: Trainer, error: BaseException) -> BaseException:
         good = trainer.checkpoints.last_path()
         at = trainer.progress.step + 1, trainer.progress.epoch + 1
         error.locate(*at, good and shown(good), trainer.folder)
-    # On the CPU torch raises a plain RuntimeError: "... can't allocate memory: you tried to allocate 8 bytes. Error"
-    words = str(error).partition("can't allocate memory: ")[2] if isinstance(error, RuntimeError) else ""
-    if words or isinstance(error, (MemoryError, torch.OutOfMemoryError)):
-        why = (words or str(error)).partition(". Error")[0].splitlines()
-        loader = trainer.loader
-        return OutOfMemoryError(why[0] if why else "", loader.batch_size, "full" if loader.full else loader.accumulate)
+    if (why := lack_of_memory(error)) is not None:
+        loader, least = trainer.loader, 2 if has_batch_norm(trainer) else 1
+        accumulate = "full" if loader.full else loader.accumulate
+        return OutOfMemoryError(why, loader.batch_size, accumulate, loader.micro_batch, least)
     return error
+
+
+def has_batch_norm(trainer: Trainer) -> bool:
+    """Whether the model takes statistics over the samples of a micro-batch, which needs two of them at least."""
+    return any(isinstance(module, _BatchNorm) and module.training for module in trainer.model.modules())

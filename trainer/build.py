@@ -42,12 +42,13 @@ def build(
     *,
     resume: Resume = "never",
     trackers: Iterable[Tracker] = (),
+    micro_batch: int | None = None,
 ) -> Trainer:
     """Makes everything that a config describes: world, data, loss, task, model, optimizer, schedule; then the Trainer.
 
     Args:
         cfg: a config without problems (`config.problems`). folder: where the run lies; None keeps nothing.
-        resume: as `Trainer` takes it. trackers: who is told.
+        resume, micro_batch: as `Trainer` takes them. trackers: who is told.
 
     Raises:
         ConfigError, DataError: something cannot be made; the key is named.
@@ -75,6 +76,7 @@ def build(
         epochs=cfg.epochs,
         batch_size=cfg.batch_size,
         accumulate=cfg.accumulate,
+        micro_batch=micro_batch,
         curriculum=instantiate(cfg.curriculum, "curriculum"),
         clip=instantiate(cfg.clip, "clip"),
         noise=instantiate(cfg.grad_noise, "grad_noise"),

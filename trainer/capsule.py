@@ -15,6 +15,7 @@ from trainer.data.loader import Batch
 from trainer.errors import CheckpointError, DivergedError, TrainerError
 from trainer.folder import shown, step_name
 from trainer.state import State, plain_copy, snapshot
+from trainer.world import lack_of_memory
 
 if TYPE_CHECKING:
     from trainer.loop import Trainer
@@ -49,7 +50,7 @@ class Watch:
         try:
             self.buffers.put_back()
             of_the_user = isinstance(error, TrainerError) and not isinstance(error, DivergedError)
-            if isinstance(error, Exception) and not of_the_user:
+            if isinstance(error, Exception) and not of_the_user and lack_of_memory(error) is None:
                 self._keep(group, error)
         except Exception as why:  # a full disk, a batch of things that are not plain: the error itself matters more
             step = self.trainer.progress.step + 1

@@ -35,8 +35,10 @@ SCALARS = {
     "seed": "whole", "epochs": "count", "batch_size": "count", "accumulate": "count or full",
     "evaluate_every": "duration", "log_every": "duration", "checkpoint_every": "duration", "skip_nonfinite": "whole",
     "resume": "resume", "resume_changes": "refuse or allow", "name": "word or null", "runs": "word",
+    "auto_accumulate": "flag", "strict_code": "flag",
 }  # fmt: skip
-"""The top-level keys that are no group, and what kind of value each takes."""
+"""The top-level keys that are no group, and what kind of value each takes. A flag that is missing, as in the config of
+an older run, is off."""
 
 LONGEST = 255
 """Bytes of a folder's name that file systems take."""
@@ -52,8 +54,8 @@ CHEAP = ("early_stopping", "clip", "grad_noise", "ema", "precision", "checkpoint
          "wandb", "param_groups")  # fmt: skip
 """Groups whose objects cost nothing to make: their constructors check the ranges."""
 
-NOT_IDENTITY = ("wandb", "runs", "name", "resume", "resume_changes", "checkpoint", "checkpoint_every",
-                "data.num_workers", "data.cache", "data.cache_dir")  # fmt: skip
+NOT_IDENTITY = ("wandb", "runs", "name", "resume", "resume_changes", "auto_accumulate", "strict_code", "checkpoint",
+                "checkpoint_every", "data.num_workers", "data.cache", "data.cache_dir")  # fmt: skip
 """What does not change the result of a run, and so not the folder of a sweep's job."""
 
 
@@ -71,11 +73,11 @@ def problems(cfg: DictConfig) -> list[str]:
     plain = _resolve(cfg, "", found)
     found += _unknown_keys(cfg)
     for name in (*SCALARS, *OFFERED, *CHEAP, *SETTINGS, "hooks"):
-        if name not in plain:
+        if name not in plain and SCALARS.get(name) != "flag":
             none = f"; type {name}=none" if "none" in _hydra.options(name) else ""
             found.append(f"{name}: is missing, and a run needs it{none}")
-        elif name in SCALARS and plain[name] is not BROKEN:
-            found += _scalar(name, SCALARS[name], plain[name])
+        elif name in SCALARS and plain.get(name, False) is not BROKEN:
+            found += _scalar(name, SCALARS[name], plain.get(name, False))
     for group in _hydra.groups():
         if group in plain and group != "experiment":
             found += _group(group, plain[group])
@@ -142,8 +144,8 @@ def _scalar(name: str, kind: str, value: Any) -> list[str]:
         near = closest(str(value), RESUME_WORDS)
         hint = f"; did you mean {near}?" if near else ""
         return [f"{name}: {value!r} is neither a run's folder nor one of {', '.join(RESUME_WORDS)}{hint}"]
-    if kind == "refuse or allow":
-        wrong = mismatch(value, Literal["refuse", "allow"])
+    if kind in ("flag", "refuse or allow"):
+        wrong = mismatch(value, bool if kind == "flag" else Literal["refuse", "allow"])
         return [f"{name}: {wrong}"] if wrong else []
     if name == "name" and ("/" in str(value) or str(value) in (".", "..")):
         return [f"{name}: {value!r} is not the name of one folder; runs=FOLDER says where it lies"]

@@ -86,16 +86,31 @@ class DivergedError(TrainerError):
 
 
 class OutOfMemoryError(TrainerError):
-    """The memory of the device, or of the machine, was not enough."""
+    """The memory of the device, or of the machine, was not enough.
 
-    def __init__(self, why: str, batch_size: int, accumulate: int | str) -> None:
+    Args:
+        why: what was said of it. batch_size, accumulate: of the run. micro_batch: the samples that were computed at
+            once; all of a batch without. least: the fewest that the model can be trained on.
+
+    Attributes:
+        half: a micro-batch that needs half of the memory; None where there is none.
+    """
+
+    def __init__(
+        self, why: str, batch_size: int, accumulate: int | str, micro_batch: int | None = None, least: int = 1
+    ) -> None:
+        self.micro_batch, half = micro_batch or batch_size, -(-(micro_batch or batch_size) // 2)
+        self.half = half if least <= half < self.micro_batch else None
         twice = 2 * accumulate if isinstance(accumulate, int) else accumulate
-        half = f"batch_size={batch_size // 2} accumulate={twice}"
-        lines = [f"out of memory ({why})." if why else "out of memory."]
-        if batch_size > 1:
+        at_once = "" if self.micro_batch == batch_size else f" with micro-batches of {self.micro_batch}"
+        lines = [f"out of memory{at_once} ({why})." if why else f"out of memory{at_once}."]
+        if self.micro_batch == batch_size > 1:
             lines.append(
-                f"{half} is about the same effective batch in half of the memory (going on: resume_changes=allow)."
+                f"batch_size={batch_size // 2} accumulate={twice} is about the same effective batch in half of the "
+                "memory (going on: resume_changes=allow)."
             )
+            if self.half:
+                lines.append("auto_accumulate=true does that by itself, also in a run that goes on.")
         lines.append("Or use a smaller model, smaller pictures, or precision=bfloat16.")
         super().__init__("\n".join(lines))
 

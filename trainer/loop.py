@@ -53,8 +53,9 @@ class Trainer:
         data: the data, or a pair (training set, validation set); the validation set may be None.
         optimizer: any torch optimizer over the model's parameters.
         schedule: the learning rate over the run, or what makes it of (optimizer, total steps), such as `cosine`.
-        epochs: passes over the training set. batch_size: samples of a micro-batch.
-        accumulate: micro-batches an update; `full` is all of an epoch. curriculum: which samples come first.
+        epochs: passes over the training set. batch_size: samples of a batch. accumulate: batches an update; `full` is
+            all of an epoch. micro_batch: the most samples computed at once, for less memory and the same updates.
+        curriculum: which samples come first.
         clip, noise: bounds of the gradients, noise on them. precision: number format. ema: averaged weights. Off unless
             given.
         patience: the monitored metric, and when to stop early; by default `val/loss`, never.
@@ -73,7 +74,8 @@ class Trainer:
     def __init__(
         self, model: nn.Module, task: Task, data: Data | tuple[Dataset[Any], Dataset[Any] | None], optimizer: Optimizer,
         *, schedule: Schedule | Callable[[Optimizer, int], Schedule] | None = None,
-        epochs: int = 10, batch_size: int = 32, accumulate: Accumulate = 1, curriculum: Curriculum | None = None,
+        epochs: int = 10, batch_size: int = 32, accumulate: Accumulate = 1, micro_batch: int | None = None,
+        curriculum: Curriculum | None = None,
         clip: Clip | None = None, noise: Noise | None = None, precision: Precision | None = None,
         ema: Ema | None = None, patience: Patience | None = None, checkpoints: Checkpoints | None = None,
         evaluate_every: str = "1epoch", log_every: str = "10steps", checkpoint_every: str = "1epoch",
@@ -93,9 +95,10 @@ class Trainer:
         self.config, self.lines = config or {}, lines or {}
         self.signals = Signals()
         shared = {"seed": seed, "device": self.device, "limit": limit}
-        order = {"accumulate": accumulate, "curriculum": curriculum, "epochs": epochs}
+        order = {"accumulate": accumulate, "micro_batch": micro_batch, "curriculum": curriculum, "epochs": epochs}
         self.loader = loader_of(self.data, "train", batch_size, **order, **shared)
-        val_loader = loader_of(self.data, "val", batch_size, **shared) if self.data.val is not None else None
+        at_once = self.loader.micro_batch
+        val_loader = loader_of(self.data, "val", at_once, **shared) if self.data.val is not None else None
         self.steps_per_epoch = self.loader.steps_per_epoch
         self.steps = epochs * self.steps_per_epoch
         length = self.steps_per_epoch, self.steps

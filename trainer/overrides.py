@@ -140,7 +140,7 @@ def apply(path: Path, overrides: Sequence[str]) -> DictConfig:
             told.append(_without_equals(word, ""))
         elif key in _hydra.groups():
             told.append(f"{key}: a run keeps the file that it was started with; change its values, or start a new run")
-        elif OmegaConf.select(cfg, key, default=_ABSENT) is _ABSENT:
+        elif OmegaConf.select(cfg, key, default=_ABSENT) is _ABSENT and config.SCALARS.get(key) != "flag":
             known = list(config.flat(config.plain(cfg)))
             told.append(f"{key}: is no value of {path}; {did_you_mean(key, known)}")
         else:

@@ -40,6 +40,7 @@ def put_back(trainer: Trainer, found: Checkpoint) -> None:
     beginning, before, now = schedule.beginning(), found.manifest["steps"], trainer.steps
     state = {"model": found.weights, **found.state}
     restore(trainer.parts, {name: state[name] for name in state if name != "journal" or name in trainer.parts})
+    progress.batch = trainer.loader.place(progress.batch, state["order"])
     trainer.world.follow(found.manifest)
     if before != now:
         words = f"{now} steps now, {before} before; from here on the learning rate is that of a run of {now} steps"

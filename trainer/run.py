@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import shutil
-import subprocess
 import time
 import traceback
 from collections.abc import Mapping
@@ -13,12 +12,13 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import trainer
 from trainer import config
 from trainer._hydra import instantiate
 from trainer.agent import Announced, kept
+from trainer.code_version import changes, code_version
 from trainer.errors import CheckpointError, ConfigError, TrainerError
 from trainer.folder import RunFolder, claim, write_whole
+from trainer.out_of_memory import halving
 from trainer.records import RESUME_WORDS, Outcome, Resume
 from trainer.sync import Job, send
 from trainer.tracking.console import HeldBack
@@ -33,8 +33,8 @@ if TYPE_CHECKING:
 log = logging.getLogger("trainer")
 
 FREE = ("epochs", "evaluate_every", "log_every", "checkpoint_every", "skip_nonfinite", "resume", "resume_changes",
-        "name", "runs", "wandb", "checkpoint", "hooks", "early_stopping.patience", "early_stopping.min_delta",
-        "data.num_workers", "data.root")  # fmt: skip
+        "auto_accumulate", "strict_code", "name", "runs", "wandb", "checkpoint", "hooks", "early_stopping.patience",
+        "early_stopping.min_delta", "data.num_workers", "data.root")  # fmt: skip
 """Keys that may differ when a run goes on: they change neither the model nor the order of the data."""
 
 
@@ -128,7 +128,8 @@ def _run(cfg: DictConfig, at: Place) -> Outcome:
             refuse_changes(cfg, folder)
             status = folder.read_status()
             if at.resume != "never" and _answers(status) and not _extended(cfg, folder, status):
-                return stored_outcome(status)
+                return stored_outcome(status, _changed(cfg, folder) if cfg.get("strict_code") else "")
+            refuse_other_code(cfg, folder)
             return _train(cfg, at)
         except TrainerError as error:
             if fresh and error.exit_code == 2 and not folder.metrics.exists():
@@ -149,24 +150,41 @@ def _log_traceback(folder: RunFolder) -> None:
 
 
 def _train(cfg: DictConfig, at: Place) -> Outcome:
+    changed = _changed(cfg, at.folder)
+    _note_code(cfg, at.folder, changed)
+    write_whole(at.folder.config, config.unresolved_yaml(config.from_anywhere(cfg)))
+    warned = f"code: {changed} since this run was started; the bits may differ from here on; strict_code=true refuses"
+
+    def attempt(micro_batch: int | None, words: str) -> Outcome:
+        if words:
+            return _attempt(cfg, replace(at, resume="auto"), micro_batch, words)
+        return _attempt(cfg, at, micro_batch, warned if changed else "")
+
+    return halving(cfg, at.folder, attempt)
+
+
+def _attempt(cfg: DictConfig, at: Place, micro_batch: int | None, told: str) -> Outcome:
+    """Trains from the last checkpoint, or the start, to the end; `told` is what its log says first, if anything."""
     folder, shipper = at.folder, _shipper(cfg, at)
-    write_whole(folder.config, config.unresolved_yaml(config.from_anywhere(cfg)))
     shipper.launch()  # wandb is imported there while torch is imported here
     try:
         from trainer.build import build
 
         with HeldBack() as early:
-            return build(cfg, folder, resume=at.resume, trackers=trackers(folder, shipper, early)).fit()
+            if told:
+                log.warning("%s", told)
+            views = trackers(folder, shipper, early)
+            return build(cfg, folder, resume=at.resume, trackers=views, micro_batch=micro_batch).fit()
     finally:
         shipper.abandon()
 
 
 def _shipper(cfg: DictConfig, at: Place) -> Shipper:
     """What sends the run to wandb; its id there, and by whom it was announced, are kept with the run."""
-    folder, settings, code = at.folder, instantiate(cfg.wandb, "wandb"), code_version()
+    folder, settings = at.folder, instantiate(cfg.wandb, "wandb")
     agent, status, before = at.agent or kept(at.folder), folder.read_status(), Mailbox(folder).last_spec()
     choices = at.choices or (before.config.get("choices") if before else None) or {}
-    values = {**config.plain(cfg), "choices": dict(choices), "code": code}
+    values = {**config.plain(cfg), "choices": dict(choices), "code": status.get("code_version")}
     known: dict[str, Any] = {"wandb_id": wandb_id(folder)}
     if agent is not None:
         known = {"wandb_id": agent.id, "agent": asdict(agent)}
@@ -177,7 +195,7 @@ def _shipper(cfg: DictConfig, at: Place) -> Shipper:
             print(
                 f"{folder}: was {status['wandb_id']} on wandb; all of it is sent as {agent.id} of sweep {agent.sweep}"
             )
-    folder.write_status(config_hash=status.get("config_hash") or config.digest(cfg), code_version=code, **known)
+    folder.write_status(config_hash=status.get("config_hash") or config.digest(cfg), **known)
     return Shipper(
         folder,
         settings,
@@ -219,6 +237,34 @@ def refuse_changes(cfg: DictConfig, folder: RunFolder) -> None:
         raise ConfigError([*told, end])
 
 
+def refuse_other_code(cfg: DictConfig, folder: RunFolder) -> None:
+    """Compares the code with that which the folder's run was started with, where `strict_code` asks for it.
+
+    Raises:
+        ConfigError: it differs; the files are told.
+    """
+    if cfg.get("strict_code") and (changed := _changed(cfg, folder)):
+        end = f"type strict_code=false to go on with {folder} all the same, or resume=never for a new run"
+        raise ConfigError([f"code: {changed} since this run was started", end])
+
+
+def _changed(cfg: DictConfig, folder: RunFolder) -> str:
+    """How the code differs from that which made the run's checkpoints, in words; empty also where there are none."""
+    begun = any(folder.checkpoints.glob("step-*"))
+    before = folder.read_status().get("code_version") if begun else None
+    return changes(before, code_version(config.unresolved(cfg))) if before else ""
+
+
+def _note_code(cfg: DictConfig, folder: RunFolder, changed: str) -> None:
+    """Keeps the code version of a run that is begun, and beside it that of an attempt which goes on by other code."""
+    status, now = folder.read_status(), code_version(config.unresolved(cfg))
+    if changed:
+        attempt = str(status.get("attempt", 0) + 1)
+        folder.write_status(code_versions={**status.get("code_versions", {}), attempt: now})
+    elif not any(folder.checkpoints.glob("step-*")) or "code_version" not in status:
+        folder.write_status(code_version=now)
+
+
 def _answers(status: Mapping[str, Any]) -> bool:
     """Whether the run is finished and its result is known."""
     return status.get("state") == "finished" and isinstance(status.get("result"), dict)
@@ -234,20 +280,8 @@ def _extended(cfg: DictConfig, folder: RunFolder, status: Mapping[str, Any]) -> 
     return before is not None and (now is None or now > before) and cfg.epochs > result.get("epoch", 0)
 
 
-def stored_outcome(status: Mapping[str, Any]) -> Outcome:
-    """The outcome of a finished run from its status.json."""
+def stored_outcome(status: Mapping[str, Any], changed: str = "") -> Outcome:
+    """The outcome of a finished run from its status.json; `changed` says how the code differs from what made it."""
     result = dict(status["result"])
-    return Outcome(state="finished", **{**result, "reason": f"already finished: {result['reason']}", "exit_code": 0})
-
-
-def code_version() -> dict[str, Any]:
-    """The trainer's version, and the commit that the working directory is at, where it is a git checkout."""
-    version: dict[str, Any] = {"trainer": trainer.__version__}
-    with contextlib.suppress(OSError, subprocess.SubprocessError):
-        version["commit"] = _git("rev-parse", "HEAD")
-        version["dirty"] = bool(_git("status", "--porcelain", "--untracked-files=no"))
-    return version
-
-
-def _git(*words: str) -> str:
-    return subprocess.run(["git", *words], capture_output=True, text=True, check=True, timeout=5).stdout.strip()
+    reason = f"already finished: {result['reason']}" + (f" (by other code: {changed} since then)" if changed else "")
+    return Outcome(state="finished", **{**result, "reason": reason, "exit_code": 0})

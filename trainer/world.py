@@ -128,3 +128,19 @@ def _find_device(name: Any) -> torch.device:
             f"world.device: {name!r} cannot be used here ({str(error).splitlines()[0]}); use auto, cpu or cuda:0"
         ) from error
     return device
+
+
+def lack_of_memory(error: BaseException) -> str | None:
+    """What an error says of the memory that was not enough, in a line; None for any other error.
+
+    On the CPU torch raises a plain RuntimeError, "... can't allocate memory: you tried to allocate 8 bytes. Error", and
+    so do Apple's MPS ("MPS backend out of memory") and CUDA's libraries.
+    """
+    words = str(error)
+    if isinstance(error, RuntimeError) and "can't allocate memory: " in words:
+        words = words.partition("can't allocate memory: ")[2]
+    elif isinstance(error, RuntimeError) and ("out of memory" in words or "_ALLOC_FAILED" in words):
+        pass
+    elif not isinstance(error, (MemoryError, torch.OutOfMemoryError)):
+        return None
+    return next(iter(words.partition(". Error")[0].splitlines()), "")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import logging
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator
 from typing import Any, Literal, cast
 
@@ -34,9 +35,11 @@ class Loader:
     Args:
         dataset: any map-style torch dataset; a `BatchSource` or a `TensorDataset` is indexed a batch at a time. Or an
             `IterableDataset` with a length, which is read in its own order and can only be begun at an epoch's start.
-        batch_size: samples of a micro-batch.
-        accumulate: micro-batches of a group; the last group of an epoch may hold fewer. `full` is all of an epoch,
-            which is then in memory at once.
+        batch_size: samples of a batch.
+        accumulate: batches of a group; the last group of an epoch may hold fewer. `full` is all of an epoch, which is
+            then in memory at once.
+        micro_batch: the most samples that are computed at once, where that is fewer than `batch_size`: each batch is
+            handed out in equal parts. The groups hold the same samples, so that the updates are the same.
         shuffle: a new order each epoch; otherwise the dataset's own.
         workers: loader processes; 0 loads in this one. Not used by the fast path.
         limit: the most batches of an epoch, for a quick look.
@@ -52,6 +55,7 @@ class Loader:
         batch_size: int,
         *,
         accumulate: Accumulate = 1,
+        micro_batch: int | None = None,
         seed: int = 0,
         shuffle: bool = True,
         workers: int = 0,
@@ -66,16 +70,18 @@ class Loader:
             raise DataError(f"data: the {what} set is a DataLoader; give its dataset, batches are made of it here")
         if not hasattr(dataset, "__len__"):
             raise DataError(f"data: the {what} set has no length; give it a __len__, the samples of an epoch")
-        for name, value in {"batch_size": batch_size, "limit": 1 if limit is None else limit}.items():
-            if value < 1:
+        for name, value in {"batch_size": batch_size, "micro_batch": micro_batch, "limit": limit}.items():
+            if value is not None and value < 1:
                 raise ValueError(f"{name}: {value} must be at least 1")
         if len(dataset) == 0:
             raise DataError(f"data: the {what} set is empty")
         self.dataset, self.batch_size = dataset, batch_size
+        self.micro_batch = min(micro_batch or batch_size, batch_size)
         self.seed, self.shuffle, self.limit = seed, shuffle, limit
         self.device = device or torch.device("cpu")
-        self._cuts = self._find_cuts()  # where the batches of an epoch begin, and the end of the last
-        self.full, self.accumulate = accumulate == "full", _in_group(accumulate, self.batches_per_epoch)
+        self._whole = self._find_cuts()  # where the batches of an epoch begin, and the end of the last
+        self._cuts = self._divided(self.micro_batch)  # the same of their parts
+        self.full, self.accumulate = accumulate == "full", _in_group(accumulate, len(self._whole) - 1)
         self.curriculum = curriculum.over(dataset, epochs, self.steps_per_epoch) if curriculum else None
         self._source = _as_source(dataset)
         pin = self.device.type == "cuda"
@@ -95,17 +101,19 @@ class Loader:
 
     @property
     def batches_per_epoch(self) -> int:
+        """Micro-batches: what `batches` hands out."""
         return len(self._cuts) - 1
 
     @property
     def steps_per_epoch(self) -> int:
-        return -(-self.batches_per_epoch // self.accumulate)
+        return -(-(len(self._whole) - 1) // self.accumulate)
 
     def state_dict(self) -> State:
         curriculum = self.curriculum.identity if self.curriculum else "none"
         return {
             "seed": self.seed,
             "batch_size": self.batch_size,
+            "micro_batch": self.micro_batch,
             "accumulate": self.accumulate,
             "curriculum": curriculum,
         }
@@ -113,7 +121,7 @@ class Loader:
     def load_state_dict(self, state: State) -> None:
         """Compares: the position in an epoch means nothing in another order."""
         for name, now in self.state_dict().items():
-            if state[name] != now:
+            if name != "micro_batch" and state[name] != now:
                 log.warning(
                     "%s: was %s before and is %s now; the order of the data differs from here on",
                     name,
@@ -122,21 +130,33 @@ class Loader:
                 )
 
     def rates(self, progress: Progress) -> dict[str, float]:
-        """What a row says of the order: the share of the samples that its epoch draws from, with a curriculum."""
-        if self.curriculum is None:
-            return {}
-        epoch = progress.epoch - (progress.batch == 0)  # at an epoch's end the counters stand at the next one already
-        return {"train/curriculum": self.curriculum.share(epoch)}
+        """What a row says of the order: with a curriculum the share of the samples that its epoch draws from; the
+        micro-batch, where that is less than a batch."""
+        found: dict[str, float] = {}
+        if self.micro_batch < self.batch_size:
+            found["train/micro_batch"] = self.micro_batch
+        if self.curriculum is not None:
+            epoch = progress.epoch - (progress.batch == 0)  # at an epoch's end the counters stand at the next already
+            found["train/curriculum"] = self.curriculum.share(epoch)
+        return found
+
+    def place(self, batch: int, state: State) -> int:
+        """How many micro-batches of an epoch are done, as they are now, after `batch` of those of that `state`."""
+        micro_batch = int(state.get("micro_batch") or state["batch_size"])
+        if micro_batch == self.micro_batch or state["batch_size"] != self.batch_size:
+            return batch
+        cuts = self._divided(micro_batch)
+        return bisect_left(self._cuts, cuts[min(batch, len(cuts) - 1)])
 
     def groups(self, epoch: int, start: int = 0) -> Iterator[list[Batch]]:
         """The groups of an epoch from micro-batch `start` on."""
-        batches = self.batches(epoch, start)
-        if self.accumulate == 1:
-            for batch in batches:
-                yield [batch]
-            return
-        while group := list(itertools.islice(batches, self.accumulate)):
-            yield group
+        batches, at, whole = self.batches(epoch, start), start, self._whole
+        first = bisect_right(whole, self._cuts[min(start, self.batches_per_epoch)]) - 1
+        for cut in [*whole[first + self.accumulate : -1 : self.accumulate], whole[-1]]:
+            end = bisect_left(self._cuts, cut)
+            if end > at:
+                yield list(itertools.islice(batches, end - at))
+                at = end
 
     def batches(self, epoch: int = 0, start: int = 0) -> Iterator[Batch]:
         """The micro-batches of an epoch from number `start` on, on the device."""
@@ -148,12 +168,18 @@ class Loader:
             found = self.stream.load([b - a for a, b in pairs], epoch)
         else:
             order = self._order(epoch)
-            plan = [(self.curriculum.draw(epoch, a) if self.curriculum else epoch, order[a:b]) for a, b in pairs]
+            plan = [(self._draw(epoch, a), order[a:b]) for a, b in pairs]
             if self._source is not None:
                 found = (self._source.batch_of(indices, mix(self.seed, SAMPLE, draw)) for draw, indices in plan)
             else:
                 found = cast(Workers, self._workers).load(plan)
         return found if self.device.type == "cpu" else (to_device(batch, self.device) for batch in found)
+
+    def _draw(self, epoch: int, first: int) -> int:
+        """What a micro-batch's randomness is seeded by, beside the seed: the same for all parts of a batch."""
+        if self.curriculum is None:
+            return epoch
+        return self.curriculum.draw(epoch, self._whole[bisect_right(self._whole, first) - 1])
 
     def _order(self, epoch: int) -> torch.Tensor:
         if not self.shuffle:
@@ -168,6 +194,18 @@ class Loader:
         if len(cuts) > 2 and cuts[-1] - cuts[-2] == 1 and self.batch_size > 1 and self.shuffle:
             del cuts[-2]
         return cuts[: self.limit + 1] if self.limit else cuts
+
+    def _divided(self, micro_batch: int) -> list[int]:
+        """Where the parts of the batches begin: of at most so many samples, and none of a single one if it can be."""
+        if micro_batch >= self.batch_size:
+            return self._whole
+        cuts = [0]
+        for a, b in itertools.pairwise(self._whole):
+            parts = -(-(b - a) // micro_batch)
+            if micro_batch > 1 and b - a < 2 * parts:
+                parts = max(1, (b - a) // 2)
+            cuts += [a + (b - a) * n // parts for n in range(1, parts + 1)]
+        return cuts
 
 
 def loader_of(data: Data, which: Literal["train", "val"], batch_size: int, **options: Any) -> Loader:

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from trainer.code_version import git
 from trainer.folder import RunFolder
 from trainer.hooks import Hook
 
@@ -74,12 +75,11 @@ class Code(Hook):
 
     def _tracked(self) -> list[Path]:
         """What git tracks, or would if asked to; empty outside of a checkout."""
-        words = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard", "."]
         try:
-            done = subprocess.run(words, cwd=self.root, capture_output=True, check=True, timeout=10)
+            told = git("ls-files", "-z", "--cached", "--others", "--exclude-standard", ".", cwd=self.root)
         except (OSError, subprocess.SubprocessError):
             return []
-        return [Path(name) for name in sorted(set(os.fsdecode(done.stdout).split("\0"))) if name]
+        return [Path(name) for name in sorted(set(told.split("\0"))) if name]
 
     def _found(self) -> Iterator[Path]:
         left = LOOKED_AT

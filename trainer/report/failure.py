@@ -11,6 +11,7 @@ from trainer.capsule import read
 from trainer.errors import CheckpointError, DivergedError
 from trainer.folder import RunFolder, shown, step_name
 from trainer.loop import Trainer
+from trainer.out_of_memory import in_use
 from trainer.replay import replay
 from trainer.resuming import put_back
 from trainer.state import State
@@ -44,7 +45,7 @@ def replayed(path: Path) -> tuple[dict[str, str], bool]:
         )
     cfg = read_config(folder.path)
     where = shown(files[0].absolute()) if files else "found by training again from the last checkpoint"
-    capsule = capsule or _looked_for(build(cfg), folder, result)
+    capsule = capsule or _looked_for(build(cfg, micro_batch=in_use(cfg, folder)), folder, result)
     found = replay(build(cfg), capsule)
     batches = "1 micro-batch" if len(capsule["group"]) == 1 else f"{len(capsule['group'])} micro-batches"
     told = {

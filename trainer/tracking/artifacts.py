@@ -17,7 +17,7 @@ from trainer.folder import BEST, MANIFEST, RunFolder
 from trainer.tracking.mailbox import Mailbox, Spec, Tail
 
 PATIENCE = 3  # seconds that the server may take to note the data of a run; it has just answered
-_LASTING = ("config_hash", "code_version", "monitor", "mode")  # of status.json: the same at each attempt
+_LASTING = ("config_hash", "code_version", "micro_batch", "monitor", "mode")  # of status.json: the same at each attempt
 
 
 class Artifacts:
