@@ -19,6 +19,7 @@ from trainer import config
 from trainer.children import Children
 from trainer.errors import ConfigError, DataError, TrainerError
 from trainer.folder import RunFolder, shown
+from trainer.run import changed_code
 from trainer.tracking.console import duration
 
 if TYPE_CHECKING:
@@ -65,6 +66,7 @@ def plan(sweep: Sweep) -> list[str]:
     if len(known) <= LISTED and set(counts) != {"new"}:
         width = max(len(f"{word}{where}") for word, where in known.values())
         lines += [f"  {word + where:<{width}}  {Path(key).name}" for key, (word, where) in known.items()]
+    lines += _other_code([key for key, (word, _) in known.items() if word == "finished"], sweep)
     return lines + _changed([key for key, (word, _) in known.items() if word == "new"], sweep)
 
 
@@ -80,6 +82,14 @@ def _prospect(folder: RunFolder) -> tuple[str, str]:
     if state == "failed":
         return "failed before", where
     return ("to go on with", where) if steps else ("new", "")
+
+
+def _other_code(finished: Iterable[str], sweep: Sweep) -> list[str]:
+    """Of finished jobs, where `strict_code` asks for it: those whose result other code has made."""
+    cfgs = {key: sweep.jobs[key].cfg for key in finished}
+    found = [changed_code(cfg, sweep.places[key].folder) for key, cfg in cfgs.items() if cfg.get("strict_code")]
+    told = {text: found.count(text) for text in found if text}
+    return [f"  {n} of the finished were made by other code: {text} since then" for text, n in told.items()]
 
 
 def _changed(new: Iterable[str], sweep: Sweep) -> list[str]:

@@ -128,7 +128,7 @@ def _run(cfg: DictConfig, at: Place) -> Outcome:
             refuse_changes(cfg, folder)
             status = folder.read_status()
             if at.resume != "never" and _answers(status) and not _extended(cfg, folder, status):
-                return stored_outcome(status, _changed(cfg, folder) if cfg.get("strict_code") else "")
+                return stored_outcome(status, changed_code(cfg, folder) if cfg.get("strict_code") else "")
             refuse_other_code(cfg, folder)
             return _train(cfg, at)
         except TrainerError as error:
@@ -150,7 +150,7 @@ def _log_traceback(folder: RunFolder) -> None:
 
 
 def _train(cfg: DictConfig, at: Place) -> Outcome:
-    changed = _changed(cfg, at.folder)
+    changed = changed_code(cfg, at.folder)
     _note_code(cfg, at.folder, changed)
     write_whole(at.folder.config, config.unresolved_yaml(config.from_anywhere(cfg)))
     warned = f"code: {changed} since this run was started; the bits may differ from here on; strict_code=true refuses"
@@ -243,12 +243,12 @@ def refuse_other_code(cfg: DictConfig, folder: RunFolder) -> None:
     Raises:
         ConfigError: it differs; the files are told.
     """
-    if cfg.get("strict_code") and (changed := _changed(cfg, folder)):
+    if cfg.get("strict_code") and (changed := changed_code(cfg, folder)):
         end = f"type strict_code=false to go on with {folder} all the same, or resume=never for a new run"
         raise ConfigError([f"code: {changed} since this run was started", end])
 
 
-def _changed(cfg: DictConfig, folder: RunFolder) -> str:
+def changed_code(cfg: DictConfig, folder: RunFolder) -> str:
     """How the code differs from that which made the run's checkpoints, in words; empty also where there are none."""
     begun = any(folder.checkpoints.glob("step-*"))
     before = folder.read_status().get("code_version") if begun else None
