@@ -1,0 +1,169 @@
+"""A table as text that fits a terminal, as CSV, Markdown and LaTeX; numbers and times as a person reads them."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+PLUS_MINUS = "±"
+NARROWEST = 8  # what a cell may be cut to
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column. `weight`: how soon it is left out where room is short, 0 never. `right`: of numbers."""
+
+    head: str
+    cells: list[str]
+    weight: int = 0
+    right: bool = False
+
+
+@dataclass(frozen=True)
+class Table:
+    """Columns of the same length; `bold` is the row and the column of the cell that stands out, if one does."""
+
+    columns: list[Column] = field(default_factory=list)
+    bold: tuple[int, int] | None = None
+
+    @property
+    def rows(self) -> list[tuple[str, ...]]:
+        return list(zip(*(column.cells for column in self.columns), strict=True))
+
+
+# ------------------------------------------------------------------------------------------------------ for a terminal
+
+
+def as_text(table: Table, width: int | None = None) -> tuple[list[str], list[str]]:
+    """Aligned lines of at most `width` characters, and the heads of the columns that were left out for that."""
+    columns, dropped = [column for column in table.columns if any(column.cells)], []
+    while width and _wide(columns) > width and (least := max(columns, key=lambda column: column.weight)).weight:
+        columns = [column for column in columns if column is not least]
+        dropped.append(least.head)
+    while width and _wide(columns) > width:
+        longest = max(columns, key=lambda column: _widest(column) if column.weight == 0 and not column.right else 0)
+        if _widest(longest) <= NARROWEST or longest.right:
+            break
+        cut = max(NARROWEST, _widest(longest) - (_wide(columns) - width))
+        narrow = replace(longest, head=short(longest.head, cut), cells=[short(cell, cut) for cell in longest.cells])
+        columns = [narrow if column is longest else column for column in columns]
+    widths = [_widest(column) for column in columns]
+    lines = [[column.head for column in columns], *map(list, zip(*(column.cells for column in columns), strict=True))]
+    pads = [str.rjust if column.right else str.ljust for column in columns]
+    padded = ("  ".join(pad(c, w) for pad, c, w in zip(pads, line, widths, strict=True)).rstrip() for line in lines)
+    return [line[:width] for line in padded], dropped
+
+
+def _widest(column: Column) -> int:
+    return max(map(len, (column.head, *column.cells)))
+
+
+def _wide(columns: Sequence[Column]) -> int:
+    return sum(map(_widest, columns)) + 2 * (len(columns) - 1)
+
+
+def short(text: str, width: int) -> str:
+    """The text, or its beginning and `~`."""
+    return text if len(text) <= width else f"{text[: width - 1]}~"
+
+
+def printable(text: str, encoding: str | None) -> str:
+    """The text as a terminal of that encoding can show it."""
+    encoding = encoding or "ascii"
+    try:
+        return text.encode(encoding) and text
+    except (UnicodeEncodeError, LookupError):
+        return text.replace(PLUS_MINUS, "+-").encode("ascii", "replace").decode()
+
+
+# ------------------------------------------------------------------------------------------------- for other programs
+
+
+def as_csv(records: Iterable[Mapping[str, Any]]) -> str:
+    """A line for each record, below the names that any record has; numbers in full."""
+    records = list(records)
+    head = list(dict.fromkeys(name for record in records for name in record))
+    text = io.StringIO()
+    writer = csv.DictWriter(text, head, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(records)
+    return text.getvalue()
+
+
+def as_markdown(table: Table) -> str:
+    """A table of GitHub's, the best in bold."""
+    rows = [[cell.replace("|", "\\|") for cell in row] for row in _bold(table, "**{}**")]
+    heads = [column.head.replace("|", "\\|") for column in table.columns]
+    rule = ["---:" if column.right else "---" for column in table.columns]
+    return "".join(f"| {' | '.join(line)} |\n" for line in (heads, rule, *rows))
+
+
+_LATEX = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": "$<$", ">": "$>$",
+          PLUS_MINUS: r"$\pm$", **{mark: f"\\{mark}" for mark in "_%&#${}"}}  # fmt: skip
+
+
+def as_latex(table: Table) -> str:
+    """A tabular of booktabs, the best in bold."""
+    escaped = [replace(c, head=_escaped(c.head), cells=list(map(_escaped, c.cells))) for c in table.columns]
+    rows = _bold(replace(table, columns=escaped), r"\textbf{{{}}}")
+    lines = [
+        r"% needs \usepackage{booktabs}",
+        r"\begin{tabular}{" + "".join("r" if column.right else "l" for column in escaped) + "}",
+        r"\toprule",
+        " & ".join(column.head for column in escaped) + r" \\",
+        r"\midrule",
+        *(" & ".join(row) + r" \\" for row in rows),
+        r"\bottomrule",
+        r"\end{tabular}",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _escaped(text: str) -> str:
+    marked = "".join(_LATEX.get(letter, letter) for letter in text)
+    return re.sub(r"^-(?=\d)", "$-$", marked)
+
+
+def _bold(table: Table, form: str) -> list[list[str]]:
+    rows = [list(row) for row in table.rows]
+    if table.bold:
+        row, column = table.bold
+        rows[row][column] = form.format(rows[row][column])
+    return rows
+
+
+# ------------------------------------------------------------------------------------------------------------ numbers
+
+
+def numbers(values: Sequence[float | None]) -> list[str]:
+    """Values of one column with the same decimals, about five figures; empty for None."""
+    most = max((abs(value) for value in values if value is not None and math.isfinite(value)), default=0.0)
+    form = ".3e" if most and not 1e-3 <= most < 1e5 else f".{max(0, 4 - max(0, _magnitude(most)))}f"
+    return ["" if value is None else f"{value:{form}}" for value in values]
+
+
+def _magnitude(value: float) -> int:
+    return math.floor(math.log10(value)) if value else 0
+
+
+def p_value(p: float) -> str:
+    return "p <0.001" if p < 0.001 else f"p {p:.2g}"
+
+
+def duration(seconds: float | None) -> str:
+    """`12.3 s`, `1 min 41 s`, `2 h 5 min`, `1 d 3 h`; empty for none."""
+    if seconds is None or not math.isfinite(seconds):
+        return ""
+    if seconds < 59.95:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    for size, unit, part, name in ((86400, "d", 3600, "h"), (3600, "h", 60, "min"), (60, "min", 1, "s")):
+        if whole >= size:
+            rest = whole % size // part
+            return f"{whole // size} {unit}" + (f" {rest} {name}" if rest else "")
+    return f"{whole} s"
