@@ -26,13 +26,14 @@ NAMED = 8  # keys that are named below the table
 
 def program(words: Sequence[str]) -> int:
     """What `trainer-compare` does with the words after it."""
-    given = _parser().parse_args(words)
+    given = _parser().parse_args(_spelled(words))
     if given.watch is not None:
         from trainer.report.watch import watch
 
         return watch(given.paths, given.watch)
     entries = find(given.paths)
     found = sections(entries, every=given.all_keys, single=given.runs)
+    table.check_sort(found, given.sort)
     files = {"csv": given.csv, "markdown": given.markdown, "latex": given.latex}
     told = [_write(kind, target, found, given.sort) for kind, target in files.items() if target]
     if given.html:
@@ -60,6 +61,14 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--watch", metavar="SECONDS", nargs="?", type=float, const=2.0,
                         help="shows how far running jobs are until none runs (every %(const)g s)")  # fmt: skip
     return parser
+
+
+def _spelled(words: Sequence[str]) -> list[str]:
+    """The words with a folder that stands after an option without its value taken for what it is."""
+    defaults = {"--csv": "-", "--markdown": "-", "--latex": "-", "--watch": "2"}
+    pairs = zip(words, [*words[1:], ""], strict=True)
+    return [f"{word}={defaults[word]}" if word in defaults and Path(after).is_dir() and after else word
+            for word, after in pairs]  # fmt: skip
 
 
 def _write(kind: str, target: str, found: Sequence[Section], sort: str) -> str:

@@ -23,7 +23,7 @@ class Entry:
 
     Attributes:
         folder: the run folder. status: what status.json holds. config: resolved values by dotted key; empty without.
-        state: `running`, `finished`, `interrupted`, `failed`, `killed`, `not started`, or `unreadable` (its status.json).
+        state: `running`, `finished`, `interrupted`, `failed`, `killed`, `not started`; `unreadable` by its status.json.
     """
 
     folder: RunFolder
@@ -111,7 +111,8 @@ def folders(paths: Iterable[str]) -> list[RunFolder]:
     Raises:
         ConfigError: a path does not exist, or there is no run in any.
     """
-    paths, runs = list(paths), {}
+    paths = list(paths)
+    runs: dict[Path, RunFolder] = {}
     for path in map(Path, paths):
         if not path.is_dir():
             raise ConfigError(f"{path}: there is no such folder; give run folders, sweeps, or the folder above them")

@@ -76,7 +76,8 @@ def printable(text: str, encoding: str | None) -> str:
     """The text as a terminal of that encoding can show it."""
     encoding = encoding or "ascii"
     try:
-        return text.encode(encoding) and text
+        text.encode(encoding)
+        return text
     except (UnicodeEncodeError, LookupError):
         return text.replace(PLUS_MINUS, "+-").encode("ascii", "replace").decode()
 

@@ -61,13 +61,12 @@ def paired(differences: Sequence[float]) -> float | None:
     `differences` holds one number a seed: both settings have seen the same data order and start there, so what a seed
     does to both of them cancels out.
 
-    It is the paired t-test. An exact sign-flip test assumes less, but with n seeds it finds no p below 2 / 2**n: 5 seeds
-    could never tell, however far two settings lie apart, and with corrections for several settings neither could 8. If
-    the setting makes no difference, the differences are as often positive as negative, and for such ones the t-test
-    hardly errs more often than it says, also with 3 to 10 of them (Efron 1969, Student's t-test under symmetry
-    conditions; Colas, Sigaud and Oudeyer 2019, A hitchhiker's guide to statistical comparisons, on training runs). Where
-    it would err is a coarse metric that differs by the same amount for every seed: no spread is no certainty, and there
-    the sign-flip bound holds.
+    It is the paired t-test. An exact sign-flip test assumes less, but with n seeds it finds no p below 2 / 2**n: 5
+    seeds could never tell, however far two settings lie apart, nor could 8 where several settings are compared. If the
+    setting makes no difference, the differences are as often positive as negative, and for such ones the t-test hardly
+    errs more often than it says, also with few of them (Efron 1969, Student's t-test under symmetry conditions). Where
+    it would err is a coarse metric that differs by the same amount for every seed: no spread is no certainty, and
+    there the sign-flip bound holds.
     """
     n = len(differences)
     if n < LEAST or not all(map(math.isfinite, differences)):

@@ -39,8 +39,8 @@ def ranked(section: Section, sort: str = "") -> Table:
         values = numbers([one.average(at_best(name)) for one in order])
         columns.append(Column(name, values, weight=5 + n, right=True))
     for head, weight, of in _facts(monitor):
-        values = [one.average(of) for one in order]
-        cells = list(map(duration, values)) if head == "time" else numbers(values) if head == "last" else _whole(values)
+        found = [one.average(of) for one in order]
+        cells = list(map(duration, found)) if head == "time" else numbers(found) if head == "last" else _whole(found)
         columns.append(Column(head, cells, weight=weight if weight < 4 else weight + len(others), right=True))
     if not section.seeds:
         columns.append(Column("run", [run_name(one.group.entries[0]) for one in order], weight=1))
@@ -158,22 +158,38 @@ def why(entry: Entry) -> str:
     return next(iter(str(text or "").splitlines()), "")
 
 
-# ----------------------------------------------------------------------------------------------------- order, raw numbers
+# ------------------------------------------------------------------------------------------------- order, raw numbers
+
+
+def check_sort(found: Sequence[Section], sort: str) -> None:
+    """Raises ConfigError if no section has a column of that name."""
+    known = list(dict.fromkeys(name for section in found for name in _orders(section)))
+    if sort and sort not in known:
+        raise ConfigError(f"--sort: {sort!r} is no column; {did_you_mean(sort, known)}")
 
 
 def _ordered(section: Section, sort: str) -> list[Standing]:
-    if not sort:
-        return section.ranked
+    """The best first, also where the section has no such column."""
+    of = _orders(section).get(sort)
+    return sorted(section.ranked, key=lambda one: _comparable(of(one))) if of else section.ranked
+
+
+def _orders(section: Section) -> dict[str, Callable[[Standing], Any]]:
+    """What the settings can be sorted by: the columns as the table calls them, and keys in full."""
+    measured = {name: at_best(name) for name in metrics_of(section)}
+    measured |= {head: of for head, _, of in _facts(section.monitor)}
     names = {name: key for key, name in section.keys.names.items()}
-    measured = {head: of for head, _, of in _facts(section.monitor)}
-    measured |= {name: at_best(name) for name in metrics_of(section)}
-    facts: dict[str, Callable[[Standing], Any]] = {head: partial(_average, of=of) for head, of in measured.items()}
-    facts |= {"n": lambda one: len(one.scores), section.monitor: lambda one: one.mean}
-    key = names.get(sort, sort)
-    if key not in facts and key != SEED and key not in section.keys.told:
-        raise ConfigError(f"--sort: {sort!r} is no column; {did_you_mean(sort, [*names, SEED, *facts])}")
-    of = facts.get(key, lambda one: one.group.entries[0].config.get(key))
-    return sorted(section.ranked, key=lambda one: _comparable(of(one)))
+    return {
+        **{name: partial(_setting, key=key) for name, key in names.items()},
+        **{key: partial(_setting, key=key) for key in (*section.keys.told, SEED)},
+        **{head: partial(_average, of=of) for head, of in measured.items()},
+        "n": lambda one: len(one.scores),
+        section.monitor: lambda one: one.mean,
+    }
+
+
+def _setting(one: Standing, key: str) -> Any:
+    return one.group.entries[0].config.get(key)
 
 
 def _average(one: Standing, of: Callable[[Entry], Any]) -> float | None:
@@ -193,16 +209,17 @@ def records(section: Section, sort: str = "") -> list[dict[str, Any]]:
         state = _states(one.group.entries) if section.seeds else "finished"
         row: dict[str, Any] = {"monitor": section.monitor, "state": state}
         row |= _raw(section, one.group.entries)
-        row |= {"n": len(one.scores), section.monitor: one.mean, f"{section.monitor} ±": one.half_width}
+        row |= {"n": len(one.scores), section.monitor: one.mean, f"{section.monitor} half-width": one.half_width}
         row |= {name: one.average(at_best(name)) for name in metrics_of(section)}
         row |= {{"last": f"last {section.monitor}", "time": "seconds"}.get(head, head): one.average(of)
                 for head, _, of in _facts(section.monitor)}  # fmt: skip
         if one.versus:
             row |= {"vs best": one.versus.difference, "p": one.versus.p, "common seeds": one.versus.seeds}
         rows.append(row)
-    for entry in section.rest if not section.seeds else ():
+    for entry in section.rest:
         newest = entry.latest() or entry.last
-        row = {"monitor": section.monitor, "state": entry.state, **_raw(section, [entry]), "why": why(entry)}
+        row = {"monitor": section.monitor, "state": entry.state, **_raw(section, [entry]), "run": entry.name}
+        row |= {SEED: entry.config.get(SEED), "why": why(entry)}
         rows.append(row | {f"latest {section.monitor}": newest.get(section.monitor), "step": newest.get("step")})
     return rows
 

@@ -51,7 +51,8 @@ def _of_settings(section: Section) -> list[str]:
     if not others:
         text, *spread = numbers([best.mean, *([best.half_width] if best.half_width is not None else [])])
         ends = f" {PLUS_MINUS} {spread[0]} (95 % interval of the mean)" if spread else ""
-        return [f"{name}: {section.monitor} {text}{ends} over {count(len(best.scores), 'seed')}; nothing to compare it with"]
+        seeds = count(len(best.scores), "seed")
+        return [f"{name}: {section.monitor} {text}{ends} over {seeds}; there is nothing to compare it with"]
     tested = [one for one in others if one.versus and one.versus.p is not None]
     if not tested:
         return [f"best so far: {name}; too few seeds to tell whether that is luck: a test needs {LEAST} seeds that "
@@ -94,14 +95,14 @@ def _of_runs(section: Section) -> list[str]:
         return []
     noise = noise_of(section)
     if noise is not None:
-        told = f"differences below {numbers([noise])[0]} cannot be told from luck: so far apart lie two seeds of one setting"
-        return [f"{told} (95 %)"]
-    return [f"one seed each: the best of {len(ranked)} is also the luckiest of them, and no difference here can be told "
-            f"from luck; {MORE}"]  # fmt: skip
+        far = numbers([noise])[0]
+        return [f"differences below {far} cannot be told from luck: so far apart lie two seeds of one setting (95 %)"]
+    luck = f"the best of {len(ranked)} is also the luckiest of them, and no difference here can be told from luck"
+    return [f"one seed each: {luck}; {MORE}"]
 
 
 def noise_of(section: Section) -> float | None:
-    """How far two runs of one setting lie apart by their seed alone, in 95 of 100 cases; None where no setting has two."""
+    """How far two runs of one setting lie apart by their seed alone, in 95 of 100 cases; None without two of any."""
     settings: dict[tuple[str, ...], dict[str, float]] = {}
     for one in section.ranked:
         entry = one.group.entries[0]
