@@ -275,13 +275,19 @@ def values(path: Path) -> dict[str, Any]:
         try:
             if not alone:  # it refers to other values, so all are needed
                 return flat(plain(read(path)))
-            leaves[key] = _hydra.plain_node(OmegaConf.create({key: leaves[key]}), key)[key]
+            leaves[key] = _from_environment(str(leaves[key]), os.environ.get(alone[1]))
         except ConfigError:
             continue
     return {key: _hide(value, secrets, HIDDEN, key.rpartition(".")[2]) for key, value in leaves.items()}
 
 
-_ENVIRONMENT = re.compile(r"\$\{oc\.env:[^${}]*\}")
+_ENVIRONMENT = re.compile(r"\$\{oc\.env:(\w+)[^${}]*\}")
+
+
+@functools.cache
+def _from_environment(text: str, _value: str | None) -> Any:
+    """What an interpolation stands for while its variable has that value; a thousand configs hold the same."""
+    return _hydra.plain_node(OmegaConf.create({"it": text}), "it")["it"]
 
 
 @functools.cache

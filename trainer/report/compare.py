@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import shutil
 import sys
 import textwrap
@@ -11,7 +12,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from trainer.durations import count
 from trainer.errors import ConfigError
 from trainer.folder import shown
 from trainer.report import formats, table
@@ -63,12 +63,16 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+_ALONE = {"--csv": "-", "--markdown": "-", "--latex": "-", "--watch": "2"}
+
+
 def _spelled(words: Sequence[str]) -> list[str]:
     """The words with a folder that stands after an option without its value taken for what it is."""
-    defaults = {"--csv": "-", "--markdown": "-", "--latex": "-", "--watch": "2"}
-    pairs = zip(words, [*words[1:], ""], strict=True)
-    return [f"{word}={defaults[word]}" if word in defaults and Path(after).is_dir() and after else word
-            for word, after in pairs]  # fmt: skip
+    after = [*words[1:], "-"]
+    meant = [Path(word).is_dir() or (option == "--watch" and not re.fullmatch(r"[-+.0-9e]+|-.*|nan|inf", word))
+             for option, word in zip(words, after, strict=True)]  # fmt: skip
+    return [f"{word}={_ALONE[word]}" if word in _ALONE and folder else word
+            for word, folder in zip(words, meant, strict=True)]  # fmt: skip
 
 
 def _write(kind: str, target: str, found: Sequence[Section], sort: str) -> str:
@@ -117,7 +121,7 @@ def _shown(section: Section, sort: str, most: int, several: bool) -> list[str]:
         dropped += [head for head in more if head not in dropped]
         lines += ["", f"without a result: {_states(section.rest)}", *text]
         if len(section.rest) > most:
-            lines.append(f"... and {count(len(section.rest) - most, 'run')} more; --runs shows all")
+            lines.append(f"... and {len(section.rest) - most} more; --runs shows all")
     notes = [*_hidden(section), *([_no_room(dropped)] if dropped else [])]
     told = [line for sentence in (*notes, *verdict(section)) for line in _folded(sentence, wide)]
     return [*lines, "", *told] if told else lines

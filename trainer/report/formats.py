@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 PLUS_MINUS = "±"
-NARROWEST = 8  # what a cell may be cut to
+MODEST, NARROWEST = 40, 8  # what words are cut to before a column is left out, and where none can be
 
 
 @dataclass(frozen=True)
@@ -41,22 +41,28 @@ class Table:
 
 def as_text(table: Table, width: int | None = None) -> tuple[list[str], list[str]]:
     """Aligned lines of at most `width` characters, and the heads of the columns that were left out for that."""
-    columns, dropped = [column for column in table.columns if any(column.cells)], []
+    columns, dropped = _cut([column for column in table.columns if any(column.cells)], width, MODEST), []
     while width and _wide(columns) > width and (least := max(columns, key=lambda column: column.weight)).weight:
         columns = [column for column in columns if column is not least]
         dropped.append(least.head)
-    while width and _wide(columns) > width:
-        longest = max(columns, key=lambda column: _widest(column) if column.weight == 0 and not column.right else 0)
-        if _widest(longest) <= NARROWEST or longest.right:
-            break
-        cut = max(NARROWEST, _widest(longest) - (_wide(columns) - width))
-        narrow = replace(longest, head=short(longest.head, cut), cells=[short(cell, cut) for cell in longest.cells])
-        columns = [narrow if column is longest else column for column in columns]
+    columns = _cut(columns, width, NARROWEST)
     widths = [_widest(column) for column in columns]
     lines = [[column.head for column in columns], *map(list, zip(*(column.cells for column in columns), strict=True))]
     pads = [str.rjust if column.right else str.ljust for column in columns]
     padded = ("  ".join(pad(c, w) for pad, c, w in zip(pads, line, widths, strict=True)).rstrip() for line in lines)
     return [line[:width] for line in padded], dropped
+
+
+def _cut(columns: list[Column], width: int | None, least: int) -> list[Column]:
+    """The columns with the words of the widest cut, down to `least` characters, until the line fits."""
+    while width and _wide(columns) > width:
+        longest = max(columns, key=lambda column: 0 if column.right else _widest(column))
+        if longest.right or _widest(longest) <= least:
+            break
+        cut = max(least, _widest(longest) - (_wide(columns) - width))
+        narrow = replace(longest, head=short(longest.head, cut), cells=[short(cell, cut) for cell in longest.cells])
+        columns = [narrow if column is longest else column for column in columns]
+    return columns
 
 
 def _widest(column: Column) -> int:
@@ -156,12 +162,12 @@ def p_value(p: float) -> str:
     return "p <0.001" if p < 0.001 else f"p {p:.2g}"
 
 
-def duration(seconds: float | None) -> str:
+def duration(seconds: float | None, decimals: int = 1) -> str:
     """`12.3 s`, `1 min 41 s`, `2 h 5 min`, `1 d 3 h`; empty for none."""
     if seconds is None or not math.isfinite(seconds):
         return ""
-    if seconds < 59.95:
-        return f"{seconds:.1f} s"
+    if round(seconds, decimals) < 60:
+        return f"{seconds:.{decimals}f} s"
     whole = round(seconds)
     for size, unit, part, name in ((86400, "d", 3600, "h"), (3600, "h", 60, "min"), (60, "min", 1, "s")):
         if whole >= size:

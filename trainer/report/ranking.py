@@ -71,6 +71,14 @@ class Section:
     rest: list[Entry] = field(default_factory=list)
 
 
+ORDER = ("running", "failed", "killed", "unreadable", "interrupted", "not started", "finished")
+
+
+def order_of(state: str) -> int:
+    """What is of most interest first: what runs, then what went wrong."""
+    return ORDER.index(state) if state in ORDER else len(ORDER)
+
+
 def number(value: Any) -> float:
     """NaN for what is no number: the history holds null for what was not finite."""
     return float(value) if isinstance(value, int | float) else math.nan
@@ -108,7 +116,7 @@ def _section(entries: list[Entry], every: bool, single: bool) -> Section:
     sign = -1 if told.maximised else 1
     found.sort(key=lambda one: sign * one.mean if math.isfinite(one.mean) else math.inf)
     ranked = _tested(found) if seeds else found
-    rest = sorted((entry for entry in entries if not _counts(entry)), key=lambda entry: (entry.state, entry.name))
+    rest = sorted((entry for entry in entries if not _counts(entry)), key=lambda entry: (order_of(entry.state), entry.name))
     return Section(told.monitor, told.maximised, entries, keys, seeds, ranked, rest)
 
 

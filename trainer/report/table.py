@@ -25,7 +25,8 @@ def metrics_of(section: Section) -> list[str]:
 def ranked(section: Section, sort: str = "") -> Table:
     """The settings, or runs, that have a result, the best first, or by the column `sort`."""
     order = _ordered(section, sort)
-    monitor, columns = section.monitor, _settings(section, [one.group.entries[0] for one in order])
+    firsts = [one.group.entries[0] for one in order]
+    monitor, columns = section.monitor, _settings(section, firsts, seed=not section.seeds)
     if section.seeds:
         columns.append(Column("n", [str(len(one.scores)) for one in order], right=True))
         if section.rest:
@@ -62,8 +63,8 @@ def at_best(name: str) -> Callable[[Entry], Any]:
     return lambda entry: entry.best.get(name)
 
 
-def _settings(section: Section, entries: Sequence[Entry]) -> list[Column]:
-    """The keys that differ, a column each; the seed where each line is one run."""
+def _settings(section: Section, entries: Sequence[Entry], seed: bool) -> list[Column]:
+    """The keys that differ, a column each; with `seed` that too, where each line is one run."""
     columns = []
     for key in section.keys.shown:
         names = class_names(entry.config.get(key) for entry in section.entries) if key.endswith(TARGET) else {}
@@ -71,7 +72,7 @@ def _settings(section: Section, entries: Sequence[Entry]) -> list[Column]:
         cells = [names.get(str(value)) or short(key, "" if value == {} else value) for value in values]
         columns.append(Column(section.keys.names[key], cells))
     seeds = [str(entry.config.get(SEED, "")) for entry in section.entries]
-    if not section.seeds and len(set(seeds)) > 1:
+    if seed and len(set(seeds)) > 1:
         columns.append(Column(SEED, [str(entry.config.get(SEED, "")) for entry in entries], right=True))
     return columns
 
@@ -99,7 +100,7 @@ def _versus(order: Sequence[Standing]) -> list[str]:
         elif versus.p is None:
             cells.append(f"too few seeds to tell ({versus.seeds})" if versus.seeds < LEAST else "cannot be told")
         elif versus.p > LEVEL:
-            cells.append(f"same within noise ({p_value(versus.p)})")
+            cells.append(f"within noise ({p_value(versus.p)})")
         else:
             cells.append(f"{'' if text.startswith('-') else '+'}{text} ({p_value(versus.p)})")
     return cells
@@ -135,7 +136,7 @@ def unfinished(section: Section) -> Table:
     return Table(
         [
             Column("state", [entry.state for entry in entries]),
-            *_settings(section, entries),
+            *_settings(section, entries, seed=True),
             Column("step", steps, right=True),
             Column(f"latest {section.monitor}", _found(rows, section.monitor), right=True),
             *(Column(name, _found(rows, name), weight=5 + n, right=True) for n, name in enumerate(others)),

@@ -19,13 +19,12 @@ from trainer.errors import ConfigError
 from trainer.report import entries as reading
 from trainer.report.entries import Entry
 from trainer.report.formats import Column, Table, as_text, duration, numbers, printable
-from trainer.report.ranking import number
+from trainer.report.ranking import ORDER, number, order_of
 from trainer.report.table import run_name, why
 from trainer.tracking.mailbox import Tail
 
 QUIET = 60.0  # seconds without a running job after which a sweep is over, though its process may live
 BAR = 10
-ORDER = ("running", "failed", "killed", "unreadable", "interrupted", "not started", "finished")
 
 
 @dataclass
@@ -45,21 +44,28 @@ class Job:
     best: float | None = None
 
     def look(self) -> None:
-        """Reads what is new; a history that was cut, as a resumed run does, is read from its start."""
-        self.entry = entry = reading.read(self.entry.folder)
-        path = entry.folder.metrics
-        if path.is_file() and path.stat().st_size < self.tail.offset:
-            self.tail, self.row, self.latest, self.best = Tail(path), {}, None, None
+        """Reads the status, and what is new in the history of a run that trains."""
+        before, self.entry = self.entry, reading.read(self.entry.folder)
+        if self.entry.state == "running":
+            self._follow()
+        elif self.entry.status != before.status:
+            monitor = self.entry.monitor
+            self.row = self.entry.latest() or self.entry.last
+            self.latest, self.best = self.row.get(monitor), self.entry.best.get(monitor, self.best)
+
+    def _follow(self) -> None:
+        path = self.entry.folder.metrics
+        if path.is_file() and path.stat().st_size < self.tail.offset:  # a run that is resumed does steps again
+            self.tail, self.best = Tail(path), None
             self.pace.clear()
         for line in self.tail.lines():
             try:
-                row = json.loads(line)
+                self.row = row = json.loads(line)
             except ValueError:
                 continue
-            self.row = row
             self.pace.append((number(row.get("step")), number(row.get("time"))))
-            if isinstance(value := row.get(entry.monitor), int | float):
-                better = max if entry.maximised else min
+            if isinstance(value := row.get(self.entry.monitor), int | float):
+                better = max if self.entry.maximised else min
                 self.latest, self.best = value, value if self.best is None else better(self.best, value)
 
     @property
@@ -149,7 +155,7 @@ def overall(jobs: Sequence[Job]) -> str:
     parts = [f"{states.count('finished')} of {len(jobs)} finished"]
     parts += [f"{states.count(state)} {state}" for state in ORDER[:-1] if state in states]
     left = time_left(jobs)
-    return ", ".join([*parts, *([f"about {duration(float(round(left)))} left"] if left is not None else [])])
+    return ", ".join([*parts, *([f"about {duration(left, 0)} left"] if left is not None else [])])
 
 
 def time_left(jobs: Sequence[Job]) -> float | None:
@@ -182,9 +188,10 @@ def as_table(jobs: Sequence[Job]) -> Table:
             Column(metric, numbers([job.latest for job in jobs]), right=True),
             Column("best", numbers([job.best for job in jobs]), 4, right=True),
             Column("steps/s", ["" if speed is None else f"{speed:.3g}" for speed in speeds], 5, right=True),
-            Column("left", [duration(job.left) for job in jobs], 2, right=True),
+            Column("left", [duration(job.left, 0) for job in jobs], 2, right=True),
             Column("on", who, 3),
-            Column("job", [_name(job, why(job.entry)) for job in jobs]),
+            Column("job", names(jobs)),
+            Column("why", [why(job.entry) for job in jobs]),
         ]
     )
 
@@ -197,11 +204,11 @@ def _who(entry: Entry) -> str:
     return f"{entry.status.get('host', '?')}, process {entry.status.get('pid', '?')}"
 
 
-def _name(job: Job, reason: str) -> str:
-    """The folder's name without the digits at its end, and why the job ended where it did not finish."""
-    digits = run_name(job.entry)
-    name = job.entry.name.removesuffix(f"-{digits}")
-    return f"{name}: {reason}" if reason else name
+def names(jobs: Sequence[Job]) -> list[str]:
+    """The folders' names without the digits at their ends, and without the settings that all jobs have."""
+    parts = [job.entry.name.removesuffix(f"-{run_name(job.entry)}").split(",") for job in jobs]
+    common = set.intersection(*map(set, parts)) if len(parts) > 1 else set()
+    return [",".join(word for word in words if word not in common) or ",".join(words) for words in parts]
 
 
 class _Screen:
@@ -213,7 +220,7 @@ class _Screen:
         self.told: dict[Path, str] = {}
 
     def show(self, jobs: list[Job], over: bool) -> None:
-        jobs = sorted(jobs, key=lambda job: ORDER.index(job.state) if job.state in ORDER else len(ORDER))
+        jobs = sorted(jobs, key=lambda job: order_of(job.state))
         if self.live:
             self._draw(jobs, over)
             return
