@@ -116,7 +116,8 @@ def _section(entries: list[Entry], every: bool, single: bool) -> Section:
     sign = -1 if told.maximised else 1
     found.sort(key=lambda one: sign * one.mean if math.isfinite(one.mean) else math.inf)
     ranked = _tested(found) if seeds else found
-    rest = sorted((entry for entry in entries if not _counts(entry)), key=lambda entry: (order_of(entry.state), entry.name))
+    left = [entry for entry in entries if not _counts(entry)]
+    rest = sorted(left, key=lambda entry: (order_of(entry.state), entry.name))
     return Section(told.monitor, told.maximised, entries, keys, seeds, ranked, rest)
 
 
