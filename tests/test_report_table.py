@@ -140,6 +140,19 @@ def test_a_momentum_that_was_chosen_is_shown(tmp_path: Path) -> None:
     assert "optimizer.momentum" in only(tmp_path / "s").keys.shown
 
 
+def test_zero_is_zero_however_it_was_typed(tmp_path: Path) -> None:
+    for seed, dropout in enumerate((0, 0.0)):
+        model = {"_target_": "a.Net", "dropout": dropout, "name": "two\nlines"}
+        run_folder(tmp_path / f"s/{seed}", 0.9, config={"model": model, "seed": seed})
+    section = only(tmp_path / "s")
+    assert (section.keys.shown, len(section.ranked)) == ([], 1)
+
+
+def test_what_would_break_a_line_is_shown_as_a_blank() -> None:
+    lines, _ = formats.as_text(Table([Column("a", ["two\nlines\x1b[31m"])]))
+    assert lines == ["a", "two lines [31m"]
+
+
 def test_names_are_as_long_as_they_must_be(tmp_path: Path) -> None:
     for n in range(2):
         model = {"_target_": f"{'ab'[n]}.Net", "dropout": n / 2, "head": {"dropout": n / 4, "lr": n}}

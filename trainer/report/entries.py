@@ -142,7 +142,12 @@ def varying(entries: Sequence[Entry]) -> list[str]:
     """The keys, sorted, whose values are not the same in all runs whose config is known."""
     known = [entry.config for entry in entries if entry.config]
     keys = sorted({key for values in known for key in values if key.split(".")[0] not in COMMON})
-    return [key for key in keys if len({str(values.get(key)) for values in known}) > 1]
+    return [key for key in keys if len({told(values.get(key)) for values in known}) > 1]
+
+
+def told(value: Any) -> str:
+    """A value as text that is the same for what is the same: 0 and 0.0, as one types them."""
+    return str(float(value)) if isinstance(value, int) and not isinstance(value, bool) else str(value)
 
 
 def grouped(entries: Sequence[Entry], keys: Sequence[str]) -> list[Group]:
@@ -150,11 +155,11 @@ def grouped(entries: Sequence[Entry], keys: Sequence[str]) -> list[Group]:
 
     A run whose config is not known is a group of its own.
     """
-    told = [key for key in keys if key != SEED]
+    names = [key for key in keys if key != SEED]
     groups: dict[tuple[str, ...], Group] = {}
     for entry in entries:
-        values = {key: entry.config.get(key) for key in told}
-        same = tuple(map(str, values.values())) if entry.config else (str(entry.folder.path), "unknown")
+        values = {key: entry.config.get(key) for key in names}
+        same = tuple(map(told, values.values())) if entry.config else (str(entry.folder.path), "unknown")
         groups.setdefault(same, Group(values, [])).entries.append(entry)
     return list(groups.values())
 

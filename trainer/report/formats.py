@@ -41,7 +41,8 @@ class Table:
 
 def as_text(table: Table, width: int | None = None) -> tuple[list[str], list[str]]:
     """Aligned lines of at most `width` characters, and the heads of the columns that were left out for that."""
-    columns, dropped = _cut([column for column in table.columns if any(column.cells)], width, MODEST), []
+    filled = [replace(c, cells=list(map(_one_line, c.cells))) for c in table.columns if any(c.cells)]
+    columns, dropped = _cut(filled, width, MODEST), []
     while width and _wide(columns) > width and (least := max(columns, key=lambda column: column.weight)).weight:
         columns = [column for column in columns if column is not least]
         dropped.append(least.head)
@@ -51,6 +52,10 @@ def as_text(table: Table, width: int | None = None) -> tuple[list[str], list[str
     pads = [str.rjust if column.right else str.ljust for column in columns]
     padded = ("  ".join(pad(c, w) for pad, c, w in zip(pads, line, widths, strict=True)).rstrip() for line in lines)
     return [line[:width] for line in padded], dropped
+
+
+def _one_line(text: str) -> str:
+    return text if text.isprintable() else "".join(letter if letter.isprintable() else " " for letter in text)
 
 
 def _cut(columns: list[Column], width: int | None, least: int) -> list[Column]:

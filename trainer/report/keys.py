@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from trainer.report.entries import SEED, Entry, varying
+from trainer.report.entries import SEED, Entry, told, varying
 
 TARGET = "._target_"
 FIRST = ("optimizer.lr",)  # shown even where it follows from the optimizer: nobody compares optimizers without it
@@ -33,10 +33,10 @@ class Keys:
 def keys_of(entries: Sequence[Entry], every: bool = False) -> Keys:
     """The keys in which the runs differ but for the seed; with `every` none is left out."""
     known = [entry.config for entry in entries if entry.config]
-    told = [key for key in varying(entries) if key != SEED and not _as_seed(known, key)]
+    differing = [key for key in varying(entries) if key != SEED and not _as_seed(known, key)]
     place = {key: n for n, key in enumerate(dict.fromkeys(key for values in known for key in values))}
-    found = Keys(told=told)
-    for key in sorted(told, key=lambda key: (not key.endswith(TARGET), key not in FIRST, place[key])):
+    found = Keys(told=differing)
+    for key in sorted(differing, key=lambda key: (not key.endswith(TARGET), key not in FIRST, place[key])):
         column = _column(known, key)
         if len(set(column)) < 2 and not every:  # an empty mapping beside none at all: what was in it tells
             continue
@@ -52,7 +52,7 @@ def keys_of(entries: Sequence[Entry], every: bool = False) -> Keys:
 
 def _column(known: Sequence[Mapping[str, Any]], key: str) -> list[str]:
     """The values of a key as text; `None` where a run has none, or an empty mapping."""
-    return [str(None if values.get(key) == {} else values.get(key)) for values in known]
+    return [told(None if values.get(key) == {} else values.get(key)) for values in known]
 
 
 def _as_seed(known: Sequence[Mapping[str, Any]], key: str) -> bool:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 
 from trainer.durations import count
-from trainer.report.entries import SEED, Entry, short
+from trainer.report.entries import SEED, Entry, short, told
 from trainer.report.formats import PLUS_MINUS, numbers, p_value
 from trainer.report.keys import TARGET, class_names
 from trainer.report.ranking import Section, Standing, differences, number
@@ -64,10 +64,10 @@ def _of_settings(section: Section) -> list[str]:
         than = "the other" if len(others) == 1 else f"each of the {len(others)} others"
         return [f"best: {name}; better than {than} by more than luck ({p_value(most)} or less; {how})"]
     if worse:
-        told = f"better than {len(worse)} of the {len(others)} others by more than luck ({how})"
+        text = f"better than {len(worse)} of the {len(others)} others by more than luck ({how})"
     else:
-        told = f"but that may be luck: no other setting is told from it ({how})"
-    return [f"best on average: {name}; {told}", *_open(section, best, [one for one in others if one not in worse])]
+        text = f"but that may be luck: no other setting is told from it ({how})"
+    return [f"best on average: {name}; {text}", *_open(section, best, [one for one in others if one not in worse])]
 
 
 def _open(section: Section, best: Standing, others: Sequence[Standing]) -> list[str]:
@@ -106,7 +106,7 @@ def noise_of(section: Section) -> float | None:
     settings: dict[tuple[str, ...], dict[str, float]] = {}
     for one in section.ranked:
         entry = one.group.entries[0]
-        key = tuple(str(entry.config.get(name)) for name in section.keys.told)
+        key = tuple(told(entry.config.get(name)) for name in section.keys.told)
         value = number(entry.best.get(section.monitor))
         if entry.config and math.isfinite(value):
             settings.setdefault(key, {})[str(entry.config.get(SEED))] = value
