@@ -98,8 +98,8 @@ def test_a_key_that_is_the_seed_by_another_name_splits_no_setting(tmp_path: Path
 
 @pytest.mark.parametrize("sort", ["lr", "optimizer.lr", "val/accuracy"])
 def test_another_column_may_give_the_order(tmp_path: Path, sort: str) -> None:
-    shown = table.ranked(only(sweep(tmp_path / "s", {**APART, "0.002": [0.7, 0.7, 0.7]})), sort)
-    assert column(shown, "lr") == (["0.1", "0.002", "0.01"] if sort == "val/accuracy" else ["0.002", "0.01", "0.1"])
+    shown = table.ranked(only(sweep(tmp_path / "s", {**APART, "1e-05": [0.7, 0.7, 0.7]})), sort)
+    assert column(shown, "lr") == (["0.1", "1e-05", "0.01"] if sort == "val/accuracy" else ["1e-05", "0.01", "0.1"])
     assert shown.bold is not None
     assert column(shown, "vs best")[shown.bold[0]] == "best"
 
@@ -194,6 +194,13 @@ def test_runs_without_a_result_are_shown_at_the_end_and_are_in_no_mean(compared:
     assert "6.0 s" in killed
     assert failed.endswith("train/loss became nan")
     assert "2 runs that failed or were killed are in no mean" in " ".join(told.split())
+
+
+def test_the_best_so_far_of_a_run_that_was_stopped_is_no_result(compared: Compared, tmp_path: Path) -> None:
+    root = sweep(tmp_path / "s", CLOSE)
+    run_folder(root / "stopped", 0.99, config={"seed": 8}, state="interrupted")
+    assert "interrupted  0.001     8" in compared(root).told
+    assert [len(one.scores) for one in only(root).ranked] == [3, 3]
 
 
 def test_broken_files_leave_the_other_runs_readable(compared: Compared, tmp_path: Path) -> None:
