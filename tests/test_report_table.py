@@ -14,7 +14,7 @@ from tests.folders import CONFIG, SGD, run_folder, sweep
 from trainer import cli
 from trainer import config as configs
 from trainer.report import compare, formats, table
-from trainer.report.entries import find
+from trainer.report.entries import find, short
 from trainer.report.formats import Column, Table, duration, numbers
 from trainer.report.keys import keys_of
 from trainer.report.ranking import Section, sections
@@ -266,6 +266,7 @@ def test_a_narrow_terminal_gets_fewer_columns_and_is_told_which(compared: Compar
         assert max(map(len, told.splitlines())) <= width
         assert ("no room for:" in told) == (width < 140)
         assert "0.9100 ±" in told
+        assert told.replace("\n  ", "").count("x" * 200) == 1  # below the table where it was cut
 
 
 def test_a_terminal_that_has_no_plus_minus_gets_plain_letters(compared: Compared, tmp_path: Path) -> None:
@@ -326,6 +327,9 @@ def test_a_file_that_cannot_be_written_is_said(compared: Compared, tmp_path: Pat
 def test_numbers_and_times_are_for_people() -> None:
     assert numbers([0.5, None, 12.3456]) == ["0.500", "", "12.346"]
     assert numbers([1e-5, float("nan")]) == ["1.000e-05", "nan"]
+    assert numbers([0.5, 3e8, 0.0001]) == ["0.5000", "3.000e+08", "0.0001"]
+    assert [short("lr", value) for value in (1e9, 0.1, 0.0, 1 / 3, 5, True, None)] == [
+        "1e+09", "0.1", "0", str(1 / 3), "5", "True", ""]  # fmt: skip
     assert [duration(s) for s in (None, 3.14, 59.96, 101, 7500, 97200, 60)] == [
         "", "3.1 s", "1 min", "1 min 41 s", "2 h 5 min", "1 d 3 h", "1 min"]  # fmt: skip
 

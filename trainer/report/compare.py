@@ -8,10 +8,12 @@ import re
 import shutil
 import sys
 import textwrap
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from trainer.durations import count
 from trainer.errors import ConfigError
 from trainer.folder import shown
 from trainer.report import formats, table
@@ -21,6 +23,7 @@ from trainer.report.ranking import Section, sections
 from trainer.report.verdict import verdict
 
 MANY = 20  # runs without a result that are shown; --runs shows all
+REASONS = 5  # why runs failed, that are told in full
 NAMED = 8  # keys that are named below the table
 
 
@@ -120,11 +123,19 @@ def _shown(section: Section, sort: str, most: int, several: bool) -> list[str]:
         text, more = formats.as_text(table.unfinished(part), wide)
         dropped += [head for head in more if head not in dropped]
         lines += ["", f"without a result: {_states(section.rest)}", *text]
+        lines += [line for reason in _reasons(section.rest, text) for line in _folded(reason, wide)]
         if len(section.rest) > most:
             lines.append(f"... and {len(section.rest) - most} more; --runs shows all")
     notes = [*_hidden(section), *([_no_room(dropped)] if dropped else [])]
     told = [line for sentence in (*notes, *verdict(section)) for line in _folded(sentence, wide)]
     return [*lines, "", *told] if told else lines
+
+
+def _reasons(entries: Sequence[Entry], shown: Sequence[str]) -> list[str]:
+    """Why runs ended, where the table had no room for it."""
+    found = Counter(filter(None, map(table.why, entries)))
+    cut = [(reason, n) for reason, n in found.most_common(REASONS) if not any(reason in line for line in shown)]
+    return [f"{count(n, 'run')}: {reason}" for reason, n in cut]
 
 
 def _heading(section: Section, several: bool) -> str:

@@ -165,5 +165,7 @@ def grouped(entries: Sequence[Entry], keys: Sequence[str]) -> list[Group]:
 
 
 def short(key: str, value: Any) -> str:
-    """A value as a table shows it: of a `_target_` the name of the class alone."""
-    return str(value).rpartition(".")[2] if key.endswith("_target_") else "" if value is None else str(value)
+    """A value as a table shows it: of a `_target_` the name of the class alone, a number without zeros at its end."""
+    if key.endswith("_target_"):
+        return str(value).rpartition(".")[2]
+    return "" if value is None else f"{value:g}" if isinstance(value, float) and value == float(f"{value:g}") else str(value)

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 PLUS_MINUS = "±"
+HUGE = 1e5  # from here on a number has an exponent
 MODEST, NARROWEST = 40, 8  # what words are cut to before a column is left out, and where none can be
 
 
@@ -59,15 +60,15 @@ def _one_line(text: str) -> str:
 
 
 def _cut(columns: list[Column], width: int | None, least: int) -> list[Column]:
-    """The columns with the words of the widest cut, down to `least` characters, until the line fits."""
-    while width and _wide(columns) > width:
-        longest = max(columns, key=lambda column: 0 if column.right else _widest(column))
-        if longest.right or _widest(longest) <= least:
-            break
-        cut = max(least, _widest(longest) - (_wide(columns) - width))
-        narrow = replace(longest, head=short(longest.head, cut), cells=[short(cell, cut) for cell in longest.cells])
-        columns = [narrow if column is longest else column for column in columns]
-    return columns
+    """The columns with the longest words cut, down to `least` characters, until the line fits."""
+    widths = list(map(_widest, columns))
+    words = [n for n, column in enumerate(columns) if not column.right]
+    over = _wide(columns) - width if width else 0
+    while over > 0 and words and widths[longest := max(words, key=widths.__getitem__)] > least:
+        widths[longest] -= 1
+        over -= 1
+    cut = zip(columns, widths, strict=True)
+    return [replace(c, head=short(c.head, w), cells=[short(cell, w) for cell in c.cells]) for c, w in cut]
 
 
 def _widest(column: Column) -> int:
@@ -153,10 +154,13 @@ def _bold(table: Table, form: str) -> list[list[str]]:
 
 
 def numbers(values: Sequence[float | None]) -> list[str]:
-    """Values of one column with the same decimals, about five figures; empty for None."""
-    most = max((abs(value) for value in values if value is not None and math.isfinite(value)), default=0.0)
-    form = ".3e" if most and not 1e-3 <= most < 1e5 else f".{max(0, 4 - max(0, _magnitude(most)))}f"
-    return ["" if value is None else f"{value:{form}}" for value in values]
+    """Values of one column with the same decimals, about five figures; empty for None.
+
+    One that is far larger than a metric should be, as before a run diverges, does not take the decimals of the others.
+    """
+    most = max((abs(value) for value in values if value is not None and abs(value) < HUGE), default=0.0)
+    form = ".3e" if 0 < most < 1e-3 else f".{max(0, 4 - max(0, _magnitude(most)))}f"
+    return ["" if value is None else f"{value:{'.3e' if abs(value) >= HUGE else form}}" for value in values]
 
 
 def _magnitude(value: float) -> int:
