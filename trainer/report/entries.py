@@ -168,4 +168,6 @@ def short(key: str, value: Any) -> str:
     """A value as a table shows it: of a `_target_` the name of the class alone, a number without zeros at its end."""
     if key.endswith("_target_"):
         return str(value).rpartition(".")[2]
-    return "" if value is None else f"{value:g}" if isinstance(value, float) and value == float(f"{value:g}") else str(value)
+    if isinstance(value, float) and value == float(f"{value:g}"):
+        return f"{value:g}"
+    return "" if value is None else str(value)
