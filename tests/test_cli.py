@@ -98,11 +98,13 @@ def test_evaluate_finds_what_the_run_found(done: Path) -> None:
 
 
 def test_compare_shows_the_best_run_first_and_the_key_that_differs(done: Path) -> None:
-    made = command("compare", "runs", "--csv", "table.csv", cwd=done)
+    made = command("compare", "runs", "--runs", "--csv", "table.csv", cwd=done)
     assert made.code == 0
-    assert made.out.splitlines()[0].split()[:3] == ["run", "state", "epoch"]
-    assert "seed" in made.out.splitlines()[0]
-    assert len((done / "table.csv").read_text().splitlines()) == 4
+    heads, best = made.out.splitlines()[2:4]
+    assert {"seed", "val/accuracy", "epoch", "run"} <= set(heads.split())
+    rows = (done / "table.csv").read_text().splitlines()
+    assert len(rows) == 4
+    assert best.split()[-1] in rows[1]
 
 
 def test_more_epochs_extend_a_finished_run(done: Path, tmp_path: Path) -> None:

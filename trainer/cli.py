@@ -281,25 +281,10 @@ def _check(words: list[str]) -> int:
 
 
 def compare(argv: Sequence[str] | None = None) -> int:
-    """`trainer-compare FOLDER... [--csv FILE]`: runs side by side, the best first, and the keys that differ."""
-    words = list(sys.argv[1:] if argv is None else argv)
-    return _guarded(lambda: _compare(words))
+    """`trainer-compare PATH...`: runs side by side, over their seeds, the best first; with `--watch` while they run."""
+    from trainer.report.compare import program
 
-
-def _compare(words: list[str]) -> int:
-    import argparse
-
-    from trainer.report import entries, table
-
-    parser = argparse.ArgumentParser("trainer-compare", description=compare.__doc__)
-    parser.add_argument("folders", nargs="+", help="run folders, sweeps, or folders that hold them")
-    parser.add_argument("--csv", metavar="FILE", help="writes the table there too")
-    given = parser.parse_args(words)
-    head, lines = table.rows(entries.find(given.folders))
-    print(table.as_text(head, lines))
-    if given.csv:
-        Path(given.csv).write_text(table.as_csv(head, lines), encoding="utf-8")
-    return 0
+    return _guarded(lambda: program(list(sys.argv[1:] if argv is None else argv)))
 
 
 def sync(argv: Sequence[str] | None = None) -> int:

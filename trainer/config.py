@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import os
@@ -254,6 +255,50 @@ def plain(cfg: DictConfig) -> dict[str, Any]:
     values: dict[str, Any] = _hydra.plain_node(cfg, "config")
     hidden: dict[str, Any] = _hide(values, _secrets(), HIDDEN)
     return hidden
+
+
+def values(path: Path) -> dict[str, Any]:
+    """What `flat(plain(read(path)))` gives, ten times as fast where only the environment is referred to.
+
+    An interpolation that cannot be resolved here stays as it is written: a run may come from another machine.
+
+    Raises:
+        ConfigError: the file is missing, or holds no config.
+    """
+    try:
+        found = yaml.load(path.read_text(encoding="utf-8"), Loader=_loader())
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise ConfigError(f"{path}: cannot be read as a config ({str(error).splitlines()[0]})") from error
+    if not isinstance(found, dict) or not found:
+        raise ConfigError(f"{path}: holds no config")
+    leaves, secrets = flat(found), _secrets()
+    for key in [key for key, value in leaves.items() if "${" in str(value)]:
+        alone = _ENVIRONMENT.fullmatch(str(leaves[key]))
+        try:
+            if not alone:  # it refers to other values, so all are needed
+                return flat(plain(read(path)))
+            leaves[key] = _from_environment(str(leaves[key]), os.environ.get(alone[1]))
+        except ConfigError:
+            continue
+    return {key: _hide(value, secrets, HIDDEN, key.rpartition(".")[2]) for key, value in leaves.items()}
+
+
+_ENVIRONMENT = re.compile(r"\$\{oc\.env:(\w+)[^${}]*\}")
+
+
+@functools.cache
+def _from_environment(text: str, _value: str | None) -> Any:
+    """What an interpolation stands for while its variable has that value; a thousand configs hold the same."""
+    return _hydra.plain_node(OmegaConf.create({"it": text}), "it")["it"]
+
+
+@functools.cache
+def _loader() -> Any:
+    """The quick reader of YAML, which takes for a number what omegaconf does, such as 1e-3."""
+    from omegaconf._utils import get_yaml_loader
+
+    numbers = get_yaml_loader().yaml_implicit_resolvers
+    return type("Loader", (getattr(yaml, "CSafeLoader", yaml.SafeLoader),), {"yaml_implicit_resolvers": numbers})
 
 
 def unresolved_yaml(cfg: DictConfig) -> str:

@@ -58,7 +58,7 @@ Other commands
                                with lr_find=true it tests which learning rate to begin with
   trainer-evaluate RUN_FOLDER  evaluates a kept checkpoint (--which best or last)
   trainer-replay RUN_FOLDER    where in the model a step went wrong: NaN, an exception
-  trainer-compare FOLDER ...   compares runs in a table (--csv FILE)
+  trainer-compare FOLDER ...   ranks settings over their seeds, and tests them (--csv FILE, --watch)
   trainer-sync FOLDER ...      sends runs to wandb that are not there yet, and checks what arrived
   trainer-dashboard FOLDER     a view on wandb that compares the runs of a sweep, or of a PROJECT
 
