@@ -74,6 +74,7 @@ class Loader:
         self.dataset, self.batch_size = dataset, batch_size
         self.seed, self.shuffle, self.limit = seed, shuffle, limit
         self.device = device or torch.device("cpu")
+        self.listener: Callable[[torch.Tensor], object] | None = None  # is given the indices of each batch in turn
         self._cuts = self._find_cuts()  # where the batches of an epoch begin, and the end of the last
         self.full, self.accumulate = accumulate == "full", _in_group(accumulate, self.batches_per_epoch)
         self.curriculum = curriculum.over(dataset, epochs, self.steps_per_epoch) if curriculum else None
@@ -153,7 +154,14 @@ class Loader:
                 found = (self._source.batch_of(indices, mix(self.seed, SAMPLE, draw)) for draw, indices in plan)
             else:
                 found = cast(Workers, self._workers).load(plan)
+            found = found if self.listener is None else self._told(plan, found)
         return found if self.device.type == "cpu" else (to_device(batch, self.device) for batch in found)
+
+    def _told(self, plan: list[tuple[int, torch.Tensor]], batches: Iterator[Batch]) -> Iterator[Batch]:
+        assert self.listener is not None
+        for (_, indices), batch in zip(plan, batches, strict=True):
+            self.listener(indices)
+            yield batch
 
     def _order(self, epoch: int) -> torch.Tensor:
         if not self.shuffle:
