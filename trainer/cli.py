@@ -1,4 +1,4 @@
-"""The programs: `trainer`, and `trainer-check`, `-compare`, `-dashboard`, `-evaluate`, `-replay`, `-sync`."""
+"""The programs: `trainer`, and `trainer-check`, `-compare`, `-dashboard`, `-diff`, `-evaluate`, `-replay`, `-sync`."""
 
 from __future__ import annotations
 
@@ -301,6 +301,13 @@ def _compare(words: list[str]) -> int:
     if given.csv:
         Path(given.csv).write_text(table.as_csv(head, lines), encoding="utf-8")
     return 0
+
+
+def diff(argv: Sequence[str] | None = None) -> int:
+    """`trainer-diff A B`: in what two runs differ, from which step on, and the likely cause."""
+    from trainer.report.diff import program
+
+    return _guarded(lambda: program(list(sys.argv[1:] if argv is None else argv)))
 
 
 def sync(argv: Sequence[str] | None = None) -> int:
