@@ -16,15 +16,13 @@ from torch import Tensor, nn
 
 from trainer.data.loader import Loader
 from trainer.folder import RunFolder
-from trainer.state import State, mix
+from trainer.state import State
 from trainer.tracking.journal import append, cut_steps
 
 log = logging.getLogger("trainer")
 
 UNKNOWN: State = {"batches": None}  # the state in a checkpoint that was written before there were receipts
-_AT_ONCE = 1000  # batches; they are hashed together, since one by one they would take a microsecond each
 _LARGE = 1 << 20  # numbers
-_MASK = (1 << 64) - 1
 
 
 class Receipt:
@@ -46,35 +44,16 @@ class Receipt:
     def __init__(self, folder: RunFolder | None, model: nn.Module, loader: Loader, device: torch.device) -> None:
         self.file = folder.receipt if folder else None
         self.model, self.loader, self.device = model, loader, device
-        self._sum, self._batches, self._samples = 0, 0, 0
-        self._waiting: list[Tensor] = []
-        self._listen(loader.stream is None)
+        self._batches = bytes(32)
+        self._listen(folder is not None and loader.stream is None)
 
     def _listen(self, known: bool) -> None:
         self.known = known
         self.loader.listener = self.see if known else None
 
     def see(self, indices: Tensor) -> None:
-        """A batch is handed out: int64 (samples,)."""
-        self._waiting.append(indices)
-        if len(self._waiting) >= _AT_ONCE:
-            self._fold()
-
-    def _fold(self) -> None:
-        """A sum of 64-bit words, one of each (place, batch, index): it can be saved, and when it is taken is no matter.
-
-        That is a check against accidents; nobody is kept from making two orders with the same sum.
-        """
-        if not self._waiting:
-            return
-        sizes = [len(indices) for indices in self._waiting]
-        indices = torch.cat(self._waiting).numpy().astype(np.uint64)
-        places = np.arange(self._samples, self._samples + len(indices), dtype=np.uint64)
-        batches = np.repeat(np.arange(self._batches, self._batches + len(sizes), dtype=np.uint64), sizes)
-        words = _spread(_spread(_spread(places) ^ batches) ^ indices)
-        self._sum = (self._sum + int(words.sum(dtype=np.uint64))) & _MASK
-        self._batches, self._samples = self._batches + len(sizes), self._samples + len(indices)
-        self._waiting = []
+        """A batch is handed out: int64 (samples,). A microsecond and a half."""
+        self._batches = hashlib.sha256(self._batches + indices.numpy().tobytes()).digest()
 
     def start(self, step: int) -> None:
         """Cuts off lines of steps that will be done again; a run that begins gets its first line."""
@@ -91,11 +70,10 @@ class Receipt:
         """The line of this step. It waits for the device, as the evaluation that follows it does anyway."""
         if self.file is None:
             return
-        self._fold()
         line = {
             "step": step,
             "weights": of_weights(self.model.state_dict()),
-            "batches": f"{mix(self._sum, self._batches, self._samples):016x}" if self.known else None,
+            "batches": self._batches.hex()[:16] if self.known else None,
             "generators": of_generators(self.device) if step else None,
         }
         try:
@@ -105,21 +83,11 @@ class Receipt:
             log.warning("%s: %s; training goes on, and the line of step %d is left out", self.file, error, step)
 
     def state_dict(self) -> State:
-        self._fold()
-        return {"batches": [self._sum, self._batches, self._samples] if self.known else None}
+        return {"batches": self._batches.hex() if self.known else None}
 
     def load_state_dict(self, state: State) -> None:
-        self._waiting = []
-        self._sum, self._batches, self._samples = state["batches"] or (0, 0, 0)
+        self._batches = bytes.fromhex(state["batches"] or "")
         self._listen(state["batches"] is not None)
-
-
-def _spread(words: Any) -> Any:
-    """splitmix64's finaliser of each word of a uint64 array."""
-    words = words + np.uint64(0x9E3779B97F4A7C15)
-    words = (words ^ (words >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    words = (words ^ (words >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return words ^ (words >> np.uint64(31))
 
 
 def of_weights(state: Mapping[str, Any]) -> str:

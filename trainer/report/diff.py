@@ -113,7 +113,7 @@ class Comparison:
         differ, of, first = self.pictures
         if differ:
             parts.append(_section("pictures", [(f"{differ} of {of} differ", f"first at step {first}")]))
-        if not self.same and (lines := _final(self.a, self.b)):
+        if self.first is not None and (lines := _final(self.a, self.b)):
             parts.append(_section("the last row", lines))
         return parts
 
@@ -133,7 +133,8 @@ class Comparison:
         before = max((step for step in self.compared if step < first), default=None)
         since = "different before the first step" if first == 0 else f"different at step {first}"
         if before is not None:
-            since = f"equal until step {before}; from step {first} on they differ"
+            until = f"until step {before}" if before else "at the start"
+            since = f"equal {until}; from step {first} on they differ"
         return f"{since}: {self.cause()}"
 
     def _equal(self, step: int, ends: tuple[int, int]) -> str:
@@ -153,7 +154,7 @@ class Comparison:
         if step is None:
             if any(s >= (self.history.step or 0) for s in self.receipt.steps):
                 return "the training is the same, and what is measured or logged is not (validation data, metric, hook)"
-            words = "no receipt of both reaches so far to tell why" if self.receipt.steps else "no receipts tell why"
+            words = "no later line of both receipts tells why" if self.receipt.steps else "no receipts tell why"
             return words + self._because("")
         if step == 0:
             words = "the first weights are not the same" if "weights" in differs else "they do not begin alike"
@@ -180,7 +181,7 @@ class Comparison:
                 the config to look at besides.
         """
         found = [
-            f"{'' if title == 'config' else title + ' '}{key} ({_cell(key, a)} in A, {_cell(key, b)} in B)"
+            f"{'' if title == 'config' else title + ' '}{key} ({_cell(key, a)} | {_cell(key, b)})"
             for title, table in self.tables.items()
             for key, (a, b) in table.items()
             if (title in (titles or self.tables) or (title == "config" and _in(key, keys)))

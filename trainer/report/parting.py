@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import filecmp
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -119,6 +121,9 @@ def checkpoints(a: RunFolder, b: RunFolder) -> Tensors:
 
 def _tensors(places: list[Path]) -> Tensors | None:
     """What differs between the weights of two checkpoints; None if nothing does."""
+    with contextlib.suppress(OSError):  # else they are read by torch, which takes seconds to import
+        if filecmp.cmp(places[0] / WEIGHTS, places[1] / WEIGHTS, shallow=False):
+            return None
     import torch
 
     step = int(places[0].name.removeprefix("step-"))
