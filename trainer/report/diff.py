@@ -138,15 +138,17 @@ class Comparison:
         return f"{since}: {self.cause()}"
 
     def _equal(self, step: int, ends: tuple[int, int]) -> str:
-        proven = self.receipt.steps[-1] if self.receipt.steps else -1
-        what = "the same to the last bit" if proven >= step else "the same history, to the last digit"
-        without = "" if self.receipt.steps else "; without receipts of both, their weights are not compared"
+        proven = max([-1, self.tensors.equal, *self.receipt.steps])
+        if proven >= step:
+            words = f"the same to the last bit up to step {step}"
+        else:
+            known = f", and in weights up to step {proven}" if proven >= 0 else " (there is nothing to tell the weights by)"
+            words = f"the same in history up to step {step}{known}"
         if ends[0] != ends[1]:
             short, long = ("A", "B") if ends[0] < ends[1] else ("B", "A")
-            return f"{what} up to step {step}, the end of {short}; {long} goes on to step {max(ends)}{without}"
-        if self.pictures[0]:
-            return f"{what} up to step {step}, the end of both, but not their pictures: what is drawn has changed"
-        return f"{what} up to step {step}, the end of both{without}"
+            return f"{words}, the end of {short}; {long} goes on to step {max(ends)}"
+        but = ", but not their pictures: what is drawn has changed" if self.pictures[0] else ""
+        return f"{words}, the end of both{but}"
 
     def cause(self) -> str:
         """Why they differ, from what differs first, as far as that can be known."""

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import filecmp
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -99,6 +98,7 @@ class Tensors:
     Attributes:
         step: its step; -1 without one. differ, count: tensors of it. notes: what else is to be said.
         name, most: the first that differs, and its largest absolute difference; None for another shape or type.
+        equal: the step of the newest checkpoint before it whose weights are the same.
     """
 
     step: int = -1
@@ -107,30 +107,35 @@ class Tensors:
     name: str = ""
     most: float | None = None
     notes: list[str] = field(default_factory=list)
+    equal: int = -1
 
 
 def checkpoints(a: RunFolder, b: RunFolder) -> Tensors:
     """Compares the weights of the checkpoints that both have, the oldest first."""
     names = [{path.parent.name for path in folder.checkpoints.glob(f"step-*/{MANIFEST}")} for folder in (a, b)]
+    equal = -1
     for name in sorted(names[0] & names[1]):
-        places = [folder.checkpoints / name for folder in (a, b)]
-        if (found := _tensors(places)) is not None:
-            return found
-    return Tensors()
+        try:
+            found = _tensors([folder.checkpoints / name for folder in (a, b)])
+        except FileNotFoundError:  # a run that trains has removed it meanwhile
+            continue
+        if found is not None:
+            return replace(found, equal=equal)
+        equal = int(name.removeprefix("step-"))
+    return Tensors(equal=equal)
 
 
 def _tensors(places: list[Path]) -> Tensors | None:
     """What differs between the weights of two checkpoints; None if nothing does."""
-    with contextlib.suppress(OSError):  # else they are read by torch, which takes seconds to import
-        if filecmp.cmp(places[0] / WEIGHTS, places[1] / WEIGHTS, shallow=False):
-            return None
+    if filecmp.cmp(places[0] / WEIGHTS, places[1] / WEIGHTS, shallow=False):
+        return None  # as they mostly are, and torch takes seconds to import
     import torch
 
     step = int(places[0].name.removeprefix("step-"))
     try:
         one, other = (torch.load(place / WEIGHTS, map_location="cpu", weights_only=True) for place in places)
-    except FileNotFoundError:  # a run that trains has removed it meanwhile
-        return None
+    except FileNotFoundError:
+        raise
     except Exception as error:  # torch.load raises many kinds
         return Tensors(step, notes=[f"cannot be read ({(str(error).splitlines() or [repr(error)])[0]})"])
     names = list(dict.fromkeys([*one, *other]))
