@@ -164,8 +164,9 @@ def test_code_packages_and_machine_are_shown(usual: Path, compared: Compare, tmp
         assert status["packages"]["numpy"] == np.__version__
         status["code_version"] = {"trainer": "1", "commit": digits, "files": {"net.py": digits, "same.py": "0"}}
         status["packages"]["torch"] += digits
-        status["facts"]["device"] = digits
         (folder / "status.json").write_text(json.dumps(status))
+        path = folder / "checkpoints/step-000000012/manifest.json"
+        path.write_text(json.dumps({**json.loads(path.read_text()), "device": digits}))
     code, text = compared(other, one)
     assert code == 0
     for line in ("commit  1111  2222", "net.py  1111  2222", f"torch  {torch.__version__}1111", "device  1111  2222"):

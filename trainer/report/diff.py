@@ -142,7 +142,8 @@ class Comparison:
         if proven >= step:
             words = f"the same to the last bit up to step {step}"
         else:
-            known = f", and in weights up to step {proven}" if proven >= 0 else " (there is nothing to tell the weights by)"
+            nothing = " (there is nothing to tell the weights by)"
+            known = f", and in weights up to step {proven}" if proven >= 0 else nothing
             words = f"the same in history up to step {step}{known}"
         if ends[0] != ends[1]:
             short, long = ("A", "B") if ends[0] < ends[1] else ("B", "A")
@@ -221,12 +222,9 @@ def _recorded(entry: Entry) -> dict[str, dict[str, Any]]:
     torch = {"torch": manifest["torch"]} if "torch" in manifest else {}
     packages = {**torch, **(status.get("packages") or {}), "python": status.get("python")}
     packages.pop("trainer", None)  # told with the code
-    device = {"device": facts["device"]} if facts else {key: manifest.get(key) for key in ("device", "threads")}
-    data = {"digest": facts.get("data"), "samples": facts.get("samples"), "val": facts.get("val_samples")}
-    return {
-        "code": version, "files": files, "packages": packages, "machine": {**device, "host": status.get("host")},
-        "data": data,
-    }  # fmt: skip
+    machine = {**{key: manifest.get(key) for key in ("device", "threads")}, "host": status.get("host")}
+    data = {"digest": facts.get("data"), "samples": facts.get("samples"), "validation": facts.get("val_samples")}
+    return {"code": version, "files": files, "packages": packages, "machine": machine, "data": data}
 
 
 def _manifest(entry: Entry) -> dict[str, Any]:
