@@ -34,7 +34,8 @@ def remains(run: Path) -> dict[str, dict[str, Any]]:
     media = {"/".join(path.parts[-2:]): path.read_bytes() for path in run.glob("media/step-*/*")}
     kept["best"] = (run / "checkpoints/best").read_text()
     files = {"weights.pt": weights, "state.pt": state, "checkpoints": kept, "metrics.jsonl": history}
-    return {**files, "status.json": result(run), "media": media, LITTER: litter(run)}
+    receipt = dict(enumerate((run / "receipt.jsonl").read_bytes().splitlines(keepends=True), 1))
+    return {**files, "status.json": result(run), "receipt.jsonl": receipt, "media": media, LITTER: litter(run)}
 
 
 def litter(run: Path) -> dict[str, Any]:

@@ -52,7 +52,8 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_run_folder_is_as_the_contract_says(done: Path) -> None:
     folder = done / "runs/a"
     assert {path.name for path in folder.iterdir() if not path.name.startswith(".")} == {
-        "config.yaml", "status.json", "metrics.jsonl", "train.log", "media", "checkpoints", "preview.png",
+        "config.yaml", "status.json", "metrics.jsonl", "train.log", "receipt.jsonl", "media", "checkpoints",
+        "preview.png",
     }  # fmt: skip
     status = json.loads((folder / "status.json").read_text())
     assert {"state", "config_hash", "attempt", "host", "pid", "wandb_id", "code_version", "result"} <= status.keys()

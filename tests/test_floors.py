@@ -21,7 +21,7 @@ FLOORS = {
     "data": 1, "tasks": 1, "losses": 1, "metrics": 1, "models": 1, "optim": 1, "schedules": 1,
     "gradients": 1, "update": 1, "ema": 1, "monitor": 1, "checkpoint": 1, "clock": 1, "buffers": 1,
     "evaluation": 1, "history": 1, "logged": 1,
-    "tracking": 2, "hooks": 2, "observers": 2,
+    "tracking": 2, "hooks": 2, "observers": 2, "receipt": 2,
     "loop": 3, "rehearsal": 3, "accounts": 3, "capsule": 3, "replay": 3, "resuming": 3, "lr_find": 3,
     "measure": 3,
     "_hydra": 4, "_multirun": 4, "signatures": 4, "scheduling": 4, "consistency": 4, "config": 4, "overrides": 4,

@@ -55,7 +55,7 @@ def test_the_wheel_holds_the_package_and_every_config_and_nothing_else(wheel: Pa
     assert not [name for name in names if "test" in name or "__pycache__" in name]
 
 
-def test_the_wheel_has_the_seven_commands(wheel: Path, installed: Path) -> None:
+def test_the_wheel_has_the_commands(wheel: Path, installed: Path) -> None:
     parser = configparser.ConfigParser()
     parser.read(next(installed.glob("*.dist-info/entry_points.txt")))
     assert dict(parser["console_scripts"]) == {
@@ -63,6 +63,7 @@ def test_the_wheel_has_the_seven_commands(wheel: Path, installed: Path) -> None:
         "trainer-check": "trainer.cli:check",
         "trainer-compare": "trainer.cli:compare",
         "trainer-dashboard": "trainer.cli:dashboard",
+        "trainer-diff": "trainer.cli:diff",
         "trainer-evaluate": "trainer.cli:evaluate",
         "trainer-replay": "trainer.cli:replay",
         "trainer-sync": "trainer.cli:sync",
@@ -77,7 +78,7 @@ def test_the_wheel_has_the_version_and_the_license_of_the_project(installed: Pat
     assert (metadata.parent / "licenses" / "LICENSE").is_file()
 
 
-@pytest.mark.parametrize("entry", ["train", "check", "compare", "dashboard", "evaluate", "sync"])
+@pytest.mark.parametrize("entry", ["train", "check", "compare", "dashboard", "diff", "evaluate", "sync"])
 def test_each_command_can_be_imported_from_the_wheel(installed: Path, entry: str) -> None:
     code = f"import trainer.cli; print(trainer.__file__, callable(trainer.cli.{entry}))"
     environment = {**os.environ, "PYTHONPATH": str(installed)}

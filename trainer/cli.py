@@ -1,4 +1,4 @@
-"""The programs: `trainer`, and `trainer-check`, `-compare`, `-dashboard`, `-evaluate`, `-replay`, `-sync`."""
+"""The programs: `trainer`, and `trainer-check`, `-compare`, `-dashboard`, `-diff`, `-evaluate`, `-replay`, `-sync`."""
 
 from __future__ import annotations
 
@@ -283,6 +283,13 @@ def _check(words: list[str]) -> int:
 def compare(argv: Sequence[str] | None = None) -> int:
     """`trainer-compare PATH...`: runs side by side, over their seeds, the best first; with `--watch` while they run."""
     from trainer.report.compare import program
+
+    return _guarded(lambda: program(list(sys.argv[1:] if argv is None else argv)))
+
+
+def diff(argv: Sequence[str] | None = None) -> int:
+    """`trainer-diff A B`: in what two runs differ, from which step on, and the likely cause."""
+    from trainer.report.diff import program
 
     return _guarded(lambda: program(list(sys.argv[1:] if argv is None else argv)))
 

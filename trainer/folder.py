@@ -44,8 +44,8 @@ class RunFolder:
     status.json     state, result, who runs it      checkpoints/            step-000000120/, best
     metrics.jsonl   the history, a row a step       preview.png             the learning-rate curve
     train.log       the log that a person reads     wandb/                  what wandb wrote
-    histograms.jsonl  of hooks that log some        capsule/                what a step that failed was given
-                                                    code/                   what the hook `code` keeps
+    receipt.jsonl   digits that prove equality      capsule/                what a step that failed was given
+    histograms.jsonl  of hooks that log some        code/                   what the hook `code` keeps
     ```
     """
 
@@ -54,6 +54,7 @@ class RunFolder:
         self.config = self.path / "config.yaml"
         self.status = self.path / "status.json"
         self.metrics = self.path / "metrics.jsonl"
+        self.receipt = self.path / "receipt.jsonl"
         self.histograms = self.path / "histograms.jsonl"
         self.log = self.path / "train.log"
         self.media = self.path / "media"

@@ -32,6 +32,7 @@ from trainer.hooks import Hook, Hooks
 from trainer.monitor import Best, Patience, direction
 from trainer.optim import Freezing
 from trainer.progress import Progress
+from trainer.receipt import Receipt
 from trainer.records import STOPPED, Evaluation, Outcome, Resume, Row, RunState
 from trainer.rehearsal import rehearse
 from trainer.resuming import go_on
@@ -56,19 +57,17 @@ class Trainer:
         epochs: passes over the training set. batch_size: samples of a batch. accumulate: batches an update; `full` is
             all of an epoch. micro_batch: the most samples computed at once, for less memory and the same updates.
         curriculum: which samples come first.
-        clip, noise: bounds of the gradients, noise on them. precision: number format. ema: averaged weights. Off unless
-            given.
+        clip, noise: the gradients' bounds and noise. precision: number format. ema: averaged weights. Off unless given.
         patience: the monitored metric, and when to stop early; by default `val/loss`, never.
         checkpoints: which checkpoints to keep; by default the best and the last.
         evaluate_every, log_every, checkpoint_every: durations such as `1epoch` or `500steps`.
         skip_nonfinite: how many updates in a row may be left out because their loss or gradient is not finite; with 0
             the first ends the run. On a GPU it makes every update wait for the device.
         seed: of the data's order and of every random draw; the model's first weights are the caller's.
-        folder: the run folder; None keeps nothing.
+        folder: the run folder; None keeps nothing. config, lines: what a composed run adds to its records and plan.
         resume: `never` refuses a folder that holds a run, `auto` goes on with it, `must` also refuses an empty one.
         trackers: who is told; by default the journal, the console and wandb (offline without a key).
         hooks: observers by name. world: device and threads. limit: the most batches of an epoch and of an evaluation.
-        config, lines: what a composed run adds to its records and to the plan that is shown.
     """
 
     def __init__(
@@ -90,10 +89,9 @@ class Trainer:
         self.device = self.world.device
         self.model, self.task = model.to(self.device), task.to(self.device)
         self.data = as_data(data)
-        self.epochs, self.seed = epochs, seed
+        self.epochs, self.seed, self.signals = epochs, seed, Signals()
         self.folder = folder if isinstance(folder, RunFolder) or folder is None else RunFolder(folder)
         self.config, self.lines = config or {}, lines or {}
-        self.signals = Signals()
         shared = {"seed": seed, "device": self.device, "limit": limit}
         order = {"accumulate": accumulate, "micro_batch": micro_batch, "curriculum": curriculum, "epochs": epochs}
         self.loader = loader_of(self.data, "train", batch_size, **order, **shared)
@@ -121,7 +119,7 @@ class Trainer:
         self.progress, self.history, self.clock = Progress(), History(), Clock()
         self.checkpoints = checkpoints or Checkpoints()
         self.checkpoints.attach(self.folder.checkpoints if self.folder else None)
-        self.watch = Watch(self)
+        self.watch, self.receipt = Watch(self), Receipt(self.folder, plain, self.loader, self.device)
         self.evaluator = Evaluator(task, self.data, val_loader, self.update.precision, self.world)
 
         # Observation: told, and never asked.
@@ -131,7 +129,7 @@ class Trainer:
         self.parts: dict[str, Stateful] = {
             "model": plain, "task": self.task, **self.update.parts(), "schedule": self.schedule, "ema": self.ema,
             "best": self.best, "patience": self.patience, "progress": self.progress, "meters": self.history,
-            "clock": self.clock, "data": self.data, "order": self.loader,
+            "clock": self.clock, "data": self.data, "order": self.loader, "receipt": self.receipt,
             **self.trackers.parts(), **self.hooks.parts(), "rng": Rng(),
         }  # fmt: skip
         self.state: RunState = "running"
@@ -162,6 +160,7 @@ class Trainer:
         self.checkpoints.clear()
         self.clock.start(self.progress.step, self.progress.samples)
         try:
+            self.receipt.start(self.progress.step)
             self.trackers.start(plan(self))
             self.hooks.on_fit_start(self)
             with self.signals:
@@ -243,7 +242,7 @@ class Trainer:
         self.settle(epoch_ended=True)
 
     def settle(self, epoch_ended: bool) -> None:
-        """Log, evaluate, best, plateau schedule, patience, agree, hooks, trackers; save, last. Each only if it is due.
+        """Log, receipt, evaluate, best, plateau schedule, patience, agree, hooks, trackers; save, last. Each if due.
 
         Everything that an evaluation changes is changed before the checkpoint is written, and since this comes after
         an update, a checkpoint never falls inside one.
@@ -253,6 +252,7 @@ class Trainer:
         if self.log_every.due(*now):
             self.note()
         if self.evaluate_every.due(*now) or self.progress.epoch >= self.epochs:
+            self.receipt.add(self.progress.step)
             evaluation = self.evaluate()
             row = self.note()
             self.history.check(norms=not self.update.scaled)  # a diverged model is never the best

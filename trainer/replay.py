@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from trainer.data.loader import to_device
+from trainer.receipt import UNKNOWN
 from trainer.state import State, restore
 
 if TYPE_CHECKING:
@@ -46,7 +47,8 @@ def replay(trainer: Trainer, capsule: State) -> Finding:
         CheckpointError: the capsule does not fit the trainer.
     """
     trainer.world.follow(capsule["world"])
-    restore(trainer.parts, {name: state for name, state in capsule["parts"].items() if name in trainer.parts})
+    parts = {"receipt": UNKNOWN, **capsule["parts"]}
+    restore(trainer.parts, {name: state for name, state in parts.items() if name in trainer.parts})
     group = [to_device(batch, trainer.device) for batch in capsule["group"]]
     found = Finding(facts={"batch": _numbers(dict(_tensors(group, "batch"))),
                            "weights": _numbers(dict(trainer.model.state_dict()))})  # fmt: skip

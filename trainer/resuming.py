@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from trainer.checkpoint import Checkpoint
 from trainer.errors import CheckpointError
+from trainer.receipt import UNKNOWN
 from trainer.state import restore
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ def put_back(trainer: Trainer, found: Checkpoint) -> None:
     """
     schedule, progress, clock = trainer.schedule, trainer.progress, trainer.clock
     beginning, before, now = schedule.beginning(), found.manifest["steps"], trainer.steps
-    state = {"model": found.weights, **found.state}
+    state = {"receipt": UNKNOWN, "model": found.weights, **found.state}
     restore(trainer.parts, {name: state[name] for name in state if name != "journal" or name in trainer.parts})
     progress.batch = trainer.loader.place(progress.batch, state["order"])
     trainer.world.follow(found.manifest)

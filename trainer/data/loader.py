@@ -79,6 +79,7 @@ class Loader:
         self.micro_batch = min(micro_batch or batch_size, batch_size)
         self.seed, self.shuffle, self.limit = seed, shuffle, limit
         self.device = device or torch.device("cpu")
+        self.listener: Callable[[torch.Tensor], object] | None = None  # is given the indices of each batch in turn
         self._whole = self._find_cuts()  # where the batches of an epoch begin, and the end of the last
         self._cuts = self._divided(self.micro_batch)  # the same of their parts
         self.full, self.accumulate = accumulate == "full", _in_group(accumulate, len(self._whole) - 1)
@@ -173,6 +174,7 @@ class Loader:
                 found = (self._source.batch_of(indices, mix(self.seed, SAMPLE, draw)) for draw, indices in plan)
             else:
                 found = cast(Workers, self._workers).load(plan)
+            found = found if self.listener is None else self._told(plan, found)
         return found if self.device.type == "cpu" else (to_device(batch, self.device) for batch in found)
 
     def _draw(self, epoch: int, first: int) -> int:
@@ -180,6 +182,12 @@ class Loader:
         if self.curriculum is None:
             return epoch
         return self.curriculum.draw(epoch, self._whole[bisect_right(self._whole, first) - 1])
+
+    def _told(self, plan: list[tuple[int, torch.Tensor]], batches: Iterator[Batch]) -> Iterator[Batch]:
+        assert self.listener is not None
+        for (_, indices), batch in zip(plan, batches, strict=True):
+            self.listener(indices)
+            yield batch
 
     def _order(self, epoch: int) -> torch.Tensor:
         if not self.shuffle:

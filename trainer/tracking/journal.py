@@ -48,8 +48,8 @@ class Journal(Tracker):
                 os.truncate(self.folder.metrics, self._offset)
             self._offset = None
             _cut_torn_line(self._open())
-            _cut_steps(self.folder.speed, plan.start)
-            _cut_steps(self.folder.histograms, plan.start)
+            cut_steps(self.folder.speed, plan.start)
+            cut_steps(self.folder.histograms, plan.start)
             self._encode()  # also of steps that will be done again: nobody is at it any more when they are removed
             for leftover in self.folder.media.glob(".step-*"):  # of a kill while pictures were written
                 shutil.rmtree(leftover)
@@ -88,7 +88,7 @@ class Journal(Tracker):
         try:
             with open(self.folder.histograms, "ab") as file:
                 line = _line({"step": step, **{name: vars(one) for name, one in histograms.items()}})
-                _append(file.fileno(), line)
+                append(file.fileno(), line)
         except OSError as error:
             self._warn(error)
 
@@ -96,7 +96,7 @@ class Journal(Tracker):
         """Appends to what the shipper reads, where there is one: nothing else depends on it."""
         if values:
             with contextlib.suppress(OSError), open(self.folder.speed, "ab") as file:
-                _append(file.fileno(), _line({"step": step, **values}))
+                append(file.fileno(), _line({"step": step, **values}))
 
     def rows(self, rows: Sequence[Row]) -> None:
         self._waiting += b"".join(_line(row) for row in rows)
@@ -154,7 +154,7 @@ class Journal(Tracker):
         if not self._waiting:
             return
         try:
-            _append(self._open(), self._waiting)
+            append(self._open(), self._waiting)
         except OSError as error:
             self._warn(error, "it will be tried again")
             return
@@ -166,7 +166,7 @@ class Journal(Tracker):
         self._told.add(then)
 
 
-def _append(file: int, lines: bytes) -> None:
+def append(file: int, lines: bytes) -> None:
     """All of them or none: readers must never see half a line, nor the next one be appended to it."""
     written = os.write(file, lines)
     if written < len(lines):  # the disk is full
@@ -184,7 +184,7 @@ def by_step(lines: Iterable[bytes]) -> dict[int, dict[str, Any]]:
     return found
 
 
-def _cut_steps(path: Path, start: int) -> None:
+def cut_steps(path: Path, start: int) -> None:
     """Cuts off what a file holds of steps that will be done again."""
     if not path.exists():
         return
