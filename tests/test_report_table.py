@@ -81,6 +81,14 @@ def test_runs_by_themselves_are_told_how_far_apart_luck_brings_them(compared: Co
     assert "differences below 0.0641 cannot be told from luck" in told  # 2.776 * sqrt(2 * (0.01**2 + 0.0208**2) / 2)
 
 
+def test_what_lies_inside_a_run_is_no_run(tmp_path: Path) -> None:
+    """The model that is sent to wandb is a run folder, in a hidden folder of the run."""
+    run = run_folder(tmp_path / "s/a", 0.5)
+    run_folder(run / ".shipper/model", 0.5)
+    for path in (run, tmp_path / "s", tmp_path):
+        assert [entry.folder.path for entry in find([str(path)])] == [run]
+
+
 def test_a_seed_that_was_run_twice_is_no_second_seed(tmp_path: Path) -> None:
     sweep(tmp_path / "s", CLOSE)
     run_folder(tmp_path / "s/again", 0.94, config={"optimizer": {**CONFIG["optimizer"], "lr": 0.01}})  # type: ignore[dict-item]

@@ -116,9 +116,10 @@ def folders(paths: Iterable[str]) -> list[RunFolder]:
     for path in map(Path, paths):
         if not path.is_dir():
             raise ConfigError(f"{path}: there is no such folder; give run folders, sweeps, or the folder above them")
-        for found in sorted({*path.glob("status.json"), *path.glob("*/status.json"), *path.glob("*/*/status.json")}):
-            folder = RunFolder(found.parent)
-            runs.setdefault(folder.path, folder)  # a run may be named twice, by itself and by its sweep
+        found = [path] if (path / "status.json").is_file() else [*path.glob("[!.]*"), *path.glob("[!.]*/[!.]*")]
+        for folder in sorted(found):
+            if (folder / "status.json").is_file():  # a run may be named twice, by itself and by its sweep
+                runs.setdefault(folder.absolute(), RunFolder(folder))
     if not runs:
         raise ConfigError(f"{', '.join(paths)}: holds no run")
     return list(runs.values())
