@@ -1,0 +1,230 @@
+// The curves: a chart for each chosen metric, all under the same controls.
+
+section("curves", (body) => {
+  const several = settings.some((setting) => setting.members.length > 1);
+  const longest = Math.max(1, ...runs.map((run) => run.step));
+  const axes = [["step", "Step"], ["epoch", "Epoch"], ["time", "Time"]].filter(([axis]) => axis === "step" || data.clocks.some((clock) => clock[axis].length));
+  const options = { axis: "step", half: 0, seeds: several ? "range" : "runs" };
+  const preferred = [state.metric, "train/loss", "val/loss", "lr"].filter((metric) => data.metrics.includes(metric));
+  const chosen = new Set([...preferred, ...data.metrics].slice(0, Math.max(4, preferred.length)));
+  const panels = new Map();
+  const said = el("span.smoothing", {}, "off");
+  const slider = el("input", { type: "range", min: 0, max: 100, value: 0, id: "smoothing", oninput: () => {
+    options.half = slider.value === "0" ? 0 : 0.2 * longest * (slider.value / 100) ** 2.5;
+    said.textContent = options.half ? `half-life ${brief(Number(options.half.toPrecision(2)))} steps` : "off";
+    later();
+  } });
+  if (!data.metrics.length) {
+    body.append(el("p.empty", {}, "No run has a row in its history yet."));
+    return null;
+  }
+  const chips = el("div.chips", { role: "group", "aria-label": "Metrics" });
+  const legend = el("div.chips.legend");
+  const grid = el("div.panels");
+  const note = el("p.note");
+  body.append(
+    el("div.controls", {}, switches(axes, "step", (axis) => { options.axis = axis; render(); }),
+      several ? switches([["range", "Mean, min–max", "Mean over the runs of a setting; the band is from the least to the largest"], ["sd", "Mean ± 1 sd", "Mean over the runs of a setting; the band is one standard deviation"], ["runs", "Single runs"]], options.seeds, (seeds) => { options.seeds = seeds; render(); }) : null,
+      el("label", {}, "Smoothing", slider, said)),
+    chips, legend, grid, note);
+
+  function chipsOf() {
+    chips.replaceChildren(...data.metrics.map((metric) => el("button", { type: "button", className: chosen.has(metric) ? "on" : "", "aria-pressed": chosen.has(metric), onclick: () => {
+      chosen[chosen.has(metric) ? "delete" : "add"](metric);
+      chipsOf();
+      arrange();
+    } }, metric)));
+  }
+
+  function arrange() {
+    for (const [metric, one] of panels) if (!chosen.has(metric)) one.root.remove();
+    for (const metric of data.metrics.filter((name) => chosen.has(name))) {
+      if (!panels.has(metric)) panels.set(metric, panel(metric, options));
+      grid.append(panels.get(metric).root);
+      panels.get(metric).watch();
+    }
+  }
+
+  let waiting = 0;
+  const later = () => { cancelAnimationFrame(waiting); waiting = requestAnimationFrame(render); };
+  function render() {
+    for (const metric of chosen) panels.get(metric)?.draw();
+    legendOf(legend);
+    const thinned = Math.max(0, ...data.metrics.flatMap((metric) => [...curveTable(metric).values()].filter((told) => told.length > 4).map((told) => told[1])));
+    const band = { range: "Bands reach from the least to the largest run of a setting, the line is their mean", sd: "Bands are the mean ± one standard deviation over the runs of a setting" }[options.seeds];
+    note.textContent = [
+      thinned ? `Each curve shows up to ${brief(Math.round(data.points * 1.1))} of ${brief(thinned)} points: the least and the largest of every stretch are kept; means and smoothing are of all rows.` : "Every logged row is drawn.",
+      band ? `${band}${options.axis !== "step" ? ", where curves end early of those that got so far" : ""}.` : "",
+      options.half ? "Smoothing is an exponential moving average, debiased and weighted by steps." : "",
+      matchMedia("(pointer: coarse)").matches ? "" : "Drag to zoom, double-click to go back.",
+    ].filter(Boolean).join(" ");
+  }
+
+  chipsOf();
+  arrange();
+  render();
+  return (what) => {
+    if (what === "hot") for (const metric of chosen) panels.get(metric)?.mark();
+    else later();
+    if (what === "hot") for (const button of legend.children) button.classList.toggle("hot", Boolean(button.runs?.some((run) => state.hot.includes(run))));
+  };
+});
+
+function legendOf(legend) {
+  if (!colors.kinds) {
+    const stops = Array.from({ length: 9 }, (_, n) => ramp((colors.reversed ? 8 - n : n) / 8));
+    const band = el("i");
+    band.style.background = `linear-gradient(90deg, ${stops.join()})`;
+    legend.replaceChildren(el("span.ramp", {}, `${colors.title}  ${brief(colors.low)}`, band, brief(colors.high)));
+    return;
+  }
+  const visible = new Set(shown());
+  legend.replaceChildren(...colors.kinds.filter((kind) => kind.runs.some((run) => visible.has(run))).map((kind) => {
+    const groups = [...new Set(kind.runs.map((run) => run.setting.index))];
+    const off = groups.every((group) => state.hidden.has(group));
+    const made = el("button", { type: "button", className: off ? "off" : "", title: "Click: hide or show", onmouseenter: () => light(kind.runs), onmouseleave: () => light([]), onclick: () => {
+      for (const group of groups) state.hidden[off ? "delete" : "add"](group);
+      light([]);
+      tell("hidden");
+    } }, swatch(kind.color), kind.name);
+    made.runs = kind.runs;
+    return made;
+  }));
+}
+
+// One chart of one metric.
+function panel(metric, options) {
+  const box = el("div");
+  const root = el("div.panel");
+  let [log, made, lines, seen, over] = [false, null, [], false, null];
+  const logButton = el("button", { type: "button", title: "Logarithmic axis", onclick: () => { log = logButton.classList.toggle("on"); draw(); } }, "log");
+  const wide = el("button", { type: "button", title: "Wide or narrow", onclick: () => { wide.classList.toggle("on", root.classList.toggle("wide")); } }, "⤢");
+  root.append(el("header", {}, el("span", {}, metric), logButton, wide), box);
+  root.dataset.metric = metric;
+  box.style.height = "270px";
+  const watcher = new IntersectionObserver((entries) => { if (entries.some((entry) => entry.isIntersecting)) open(); }, { rootMargin: "200px" });
+  root.open = open;
+
+  function open() {
+    watcher.disconnect();
+    seen = true;
+    if (!made) {
+      made = chart(box, 270);
+      wire();
+    }
+    draw();
+  }
+
+  function wire() {
+    const zr = made.getZr();
+    zr.on("mousemove", (event) => hover(event));
+    zr.on("globalout", () => { light([]); hideTip(); });
+    zr.on("click", (event) => { const line = nearest(event.offsetX, event.offsetY); if (line) light(line.runs, true); });
+    zr.on("dblclick", () => made.dispatchAction({ type: "dataZoom", dataZoomIndex: 0, start: 0, end: 100 }));
+    made.on("datazoom", () => mark());
+    made.on("rendered", () => mark());
+  }
+
+  function draw() {
+    if (!made || !seen) return;
+    lines = linesOf(metric, options);
+    const axis = axisStyle();
+    const positive = (value) => (Number.isFinite(value) && (!log || value > 0) ? value : "-");
+    const pairs = (line) => Array.from(line.xs, (x, n) => [x, positive(line.ys[n])]);
+    const bands = lines.filter((line) => line.low).map((line, n) => bandSeries(line, n, log));
+    const single = lines.length === 1 || options.seeds === "runs" || !bands.length;
+    made.setOption({
+      animation: false, textStyle: FONT, grid: { left: 8, right: 14, top: 12, bottom: matchMedia("(pointer: coarse)").matches ? 44 : 8, containLabel: true },
+      toolbox: { right: -400, feature: { dataZoom: { yAxisIndex: false } } },
+      dataZoom: matchMedia("(pointer: coarse)").matches ? [{ type: "slider", height: 20, bottom: 6, filterMode: "none", brushSelect: false, borderColor: style("line") }] : [{ type: "inside", filterMode: "none", zoomOnMouseWheel: false, moveOnMouseMove: false, moveOnMouseWheel: false }],
+      xAxis: { type: "value", ...axis, min: "dataMin", max: "dataMax", splitLine: { show: false }, axisPointer: { show: true, type: "line", snap: false, label: { show: false }, lineStyle: { color: style("faint") } },
+        axisLabel: { ...axis.axisLabel, formatter: (value) => (options.axis === "time" ? duration(value) : brief(value)), showMaxLabel: !narrow() } },
+      yAxis: { type: log ? "log" : "value", ...axis, scale: true, axisLine: { show: false }, axisLabel: { ...axis.axisLabel, formatter: (value) => brief(value) } },
+      tooltip: { trigger: "axis", showContent: false },
+      series: [...bands, ...lines.map((line, n) => ({
+        id: `line${n}`, type: "line", data: pairs(line), silent: true, showSymbol: line.points <= 24, symbolSize: 5, symbol: "circle", connectNulls: false, emphasis: { disabled: true },
+        lineStyle: { color: line.color, width: lines.length > 30 ? 1 : 1.8, opacity: single && lines.length > 40 ? 0.6 : 1 }, itemStyle: { color: line.color }, z: 3,
+      }))],
+    }, { notMerge: true });
+    if (!matchMedia("(pointer: coarse)").matches) made.dispatchAction({ type: "takeGlobalCursor", key: "dataZoomSelect", dataZoomSelectActive: true });
+    root.dataset.lines = lines.length;
+    mark();
+  }
+
+  // The line next to a place of the chart, at most 40 pixels away.
+  function nearest(px, py) {
+    if (!made.containPixel("grid", [px, py])) return null;
+    const [x] = made.convertFromPixel({ gridIndex: 0 }, [px, py]);
+    let [best, least] = [null, 40];
+    for (const line of lines) {
+      const y = between(line.xs, line.ys, x);
+      if (!Number.isFinite(y)) continue;
+      const away = Math.abs(made.convertToPixel({ gridIndex: 0 }, [x, y])[1] - py);
+      if (away < least) [best, least] = [line, away];
+    }
+    return best;
+  }
+
+  function hover(event) {
+    const { offsetX: px, offsetY: py } = event;
+    if (!made.containPixel("grid", [px, py])) return hideTip();
+    const [x] = made.convertFromPixel({ gridIndex: 0 }, [px, py]);
+    const line = nearest(px, py);
+    light(line ? line.runs : []);
+    const where = options.axis === "time" ? duration(x) : `${options.axis} ${brief(options.axis === "step" ? Math.round(x) : x)}`;
+    const told = lines.map((one) => ({ one, y: between(one.xs, one.ys, x) })).filter(({ y }) => Number.isFinite(y));
+    const [, middle] = made.convertFromPixel({ gridIndex: 0 }, [px, py]);
+    told.sort((a, b) => Math.abs(a.y - middle) - Math.abs(b.y - middle));
+    const near = told.slice(0, 7).sort((a, b) => b.y - a.y);
+    const name = (one) => (one.setting ? settingText(one.setting) : runText(one.runs[0]));
+    const rect = box.getBoundingClientRect();
+    showTip(rect.left + px, rect.top + py, el("div.dim", {}, `${metric} at ${where}`),
+      ...near.map(({ one, y }) => {
+        const row = tipRow(name(one), one.low ? `${brief(y)}  (${brief(between(one.xs, one.low, x))} … ${brief(between(one.xs, one.high, x))})` : brief(y), one.color);
+        if (one === line) row.style.fontWeight = 650;
+        return row;
+      }), told.length > near.length ? el("div.dim", {}, `and ${told.length - near.length} more`) : "");
+    return undefined;
+  }
+
+  // What is lit is drawn once more over a veil; the chart itself stays as it is.
+  function mark() {
+    if (!made || !seen) return;
+    const zr = made.getZr();
+    if (over) zr.remove(over);
+    over = null;
+    const hot = state.hot.length && state.hot.length < runs.length ? lines.filter((line) => line.runs.some((run) => state.hot.includes(run))) : [];
+    if (!hot.length || hot.length === lines.length) return;
+    const area = made.getModel().getComponent("grid").coordinateSystem.getRect();
+    over = new echarts.graphic.Group({ silent: true });
+    over.setClipPath(new echarts.graphic.Rect({ shape: { x: area.x - 4, y: area.y - 4, width: area.width + 8, height: area.height + 8 } }));
+    over.add(new echarts.graphic.Rect({ shape: { x: area.x, y: area.y, width: area.width, height: area.height }, style: { fill: style("veil") }, zlevel: 1, silent: true }));
+    for (const line of hot) for (const points of pieces(line)) {
+      over.add(new echarts.graphic.Polyline({ shape: { points }, style: { stroke: line.color, lineWidth: 2.6, fill: null, lineJoin: "round" }, zlevel: 1, z: 10, silent: true }));
+    }
+    zr.add(over);
+  }
+
+  function pieces(line) {
+    const found = [[]];
+    line.xs.forEach((x, n) => {
+      if (Number.isFinite(line.ys[n]) && (!log || line.ys[n] > 0)) found[found.length - 1].push(made.convertToPixel({ gridIndex: 0 }, [x, line.ys[n]]));
+      else if (found[found.length - 1].length) found.push([]);
+    });
+    return found.filter((points) => points.length > 1);
+  }
+
+  return { root, draw, mark, watch: () => (seen ? draw() : watcher.observe(root)) };
+}
+
+// A band as one shape, drawn with the first of its points.
+function bandSeries(line, n, log) {
+  const known = Array.from(line.xs, (x, i) => [x, line.low[i], line.high[i]]).filter(([, low, high]) => Number.isFinite(low) && (!log || low > 0) && Number.isFinite(high));
+  return {
+    id: `band${n}`, type: "custom", silent: true, clip: true, z: 2, data: known, encode: { x: 0, y: [1, 2] }, emphasis: { disabled: true },
+    renderItem: (params, api) => (params.dataIndexInside > 0 ? null : {
+      type: "polygon", silent: true, style: { fill: line.color, opacity: 0.17 },
+      shape: { points: [...known.map(([x, low]) => api.coord([x, low])), ...known.map(([x, , high]) => api.coord([x, high])).reverse()] },
+    }),
+  };
+}

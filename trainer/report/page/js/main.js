@@ -1,0 +1,39 @@
+// The page begins: the head at once, each part when it comes near the window.
+
+firstTheme();
+head();
+bar();
+
+const observer = new IntersectionObserver((entries) => {
+  for (const entry of entries) {
+    if (!entry.isIntersecting) continue;
+    observer.unobserve(entry.target);
+    begin(sections.find((one) => one.root === entry.target));
+  }
+}, { rootMargin: "400px" });
+for (const one of sections) observer.observe(one.root);
+listeners.push((what) => sections.forEach((one) => one.update?.(what)));
+
+let [width, sizing] = [innerWidth, 0];
+addEventListener("resize", () => {
+  clearTimeout(sizing);
+  sizing = setTimeout(() => { if (innerWidth !== width) { width = innerWidth; tell("size"); } }, 150);
+});
+
+// On paper everything is there, and light.
+let screenTheme = "";
+function beforePrint() {
+  screenTheme = document.documentElement.dataset.theme;
+  sections.forEach(begin);
+  document.querySelectorAll(".panel").forEach((panel) => panel.open());
+  setTheme("light");
+  charts.forEach((one) => { one.resize(); one.getZr().flush(); });
+}
+addEventListener("beforeprint", beforePrint);
+addEventListener("afterprint", () => { setTheme(screenTheme); charts.forEach((one) => one.resize()); });
+
+document.getElementById("footer").append(
+  el("p", {}, `Made ${moment(data.made)} by wandb-trainer ${data.version}. This file holds everything it shows and asks no network for anything.`),
+  el("p", {}, "Charts: Apache ECharts 6.1.0, Apache License 2.0, copyright 2017-2026 The Apache Software Foundation."),
+);
+document.documentElement.dataset.ready = "yes";
