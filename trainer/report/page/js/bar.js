@@ -57,7 +57,7 @@ function bar() {
     count.className = some ? "shown some" : "shown";
     count.replaceChildren(some ? `${shown().length} of ${runs.length} runs shown` : `${runs.length} run${runs.length > 1 ? "s" : ""}`,
       ...(some ? [el("button.plain", { type: "button", onclick: () => clearFilter() }, "clear")] : []));
-    theme.textContent = dark() ? "☀ Light" : "☾ Dark";
+    theme.replaceChildren(dark() ? "☀" : "☾", el("span.word", {}, dark() ? " Light" : " Dark"));
   };
   listeners.push(update);
   update();

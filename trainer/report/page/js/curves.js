@@ -131,7 +131,7 @@ function panel(metric, options) {
     const axis = axisStyle();
     const positive = (value) => (Number.isFinite(value) && (!log || value > 0) ? value : "-");
     const pairs = (line) => Array.from(line.xs, (x, n) => [x, positive(line.ys[n])]);
-    const bands = lines.filter((line) => line.low).map((line, n) => bandSeries(line, n, log));
+    const bands = lines.filter((line) => line.low);
     const single = lines.length === 1 || options.seeds === "runs" || !bands.length;
     made.setOption({
       animation: false, textStyle: FONT, grid: { left: 8, right: 14, top: 12, bottom: matchMedia("(pointer: coarse)").matches ? 44 : 8, containLabel: true },
@@ -141,7 +141,7 @@ function panel(metric, options) {
         axisLabel: { ...axis.axisLabel, formatter: (value) => (options.axis === "time" ? duration(value) : brief(value)), showMaxLabel: !narrow() } },
       yAxis: { type: log ? "log" : "value", ...axis, scale: true, axisLine: { show: false }, axisLabel: { ...axis.axisLabel, formatter: (value) => brief(value) } },
       tooltip: { trigger: "axis", showContent: false },
-      series: [...bands, ...lines.map((line, n) => ({
+      series: [...bands.map((line, n) => bandSeries(line, n, log, Math.max(0.06, 0.2 - 0.012 * bands.length))), ...lines.map((line, n) => ({
         id: `line${n}`, type: "line", data: pairs(line), silent: true, showSymbol: line.points <= 24, symbolSize: 5, symbol: "circle", connectNulls: false, emphasis: { disabled: true },
         lineStyle: { color: line.color, width: lines.length > 30 ? 1 : 1.8, opacity: single && lines.length > 40 ? 0.6 : 1 }, itemStyle: { color: line.color }, z: 3,
       }))],
@@ -218,12 +218,12 @@ function panel(metric, options) {
 }
 
 // A band as one shape, drawn with the first of its points.
-function bandSeries(line, n, log) {
+function bandSeries(line, n, log, opacity) {
   const known = Array.from(line.xs, (x, i) => [x, line.low[i], line.high[i]]).filter(([, low, high]) => Number.isFinite(low) && (!log || low > 0) && Number.isFinite(high));
   return {
     id: `band${n}`, type: "custom", silent: true, clip: true, z: 2, data: known, encode: { x: 0, y: [1, 2] }, emphasis: { disabled: true },
     renderItem: (params, api) => (params.dataIndexInside > 0 ? null : {
-      type: "polygon", silent: true, style: { fill: line.color, opacity: 0.17 },
+      type: "polygon", silent: true, style: { fill: line.color, opacity },
       shape: { points: [...known.map(([x, low]) => api.coord([x, low])), ...known.map(([x, , high]) => api.coord([x, high])).reverse()] },
     }),
   };

@@ -90,7 +90,8 @@ function duration(seconds) {
 const moment = (seconds) =>
   isNumber(seconds) ? new Date(seconds * 1000).toLocaleString("en-GB", { dateStyle: "medium", timeStyle: "short" }) : "";
 
-const keyText = (key, value) => `${keyOf.get(key).label} ${value === null ? "–" : brief(value)}`;
+// A class says by its name what it is; any other value needs its key.
+const keyText = (key, value) => (key.endsWith("_target_") ? brief(value) : `${keyOf.get(key).label} ${brief(value)}`);
 
 // A setting in words: its keys but the seed; without any the name of its run.
 function settingText(setting) {

@@ -10,7 +10,7 @@ section("media", (body) => {
   const samples = media.samples;
   const masked = media.runs.some((told) => told.some(([, panels]) => Object.values(panels).some((panel) => Object.keys(panel.masks).length)));
   const steps = [...new Set(withSome.flatMap((run) => media.runs[run.index].map(([step]) => step)))].sort((a, b) => a - b);
-  const most = { value: 6 };
+  const most = { value: "5" };
   const view = { sample: samples[0], step: steps[steps.length - 1], opacity: 0.65, errors: true };
   const names = [...new Set(samples.map((sample) => sample.split("  ")[0]))];
   const said = el("output");
@@ -35,7 +35,7 @@ section("media", (body) => {
   const note = el("p.note");
   body.append(
     el("div.controls", {}, choice("Sample", options, view.sample, (sample) => { view.sample = sample; draw(); }),
-      choice("Runs", [2, 4, 6, 9, 12, 24].filter((n) => n < withSome.length || n === 6).map((n) => [String(n), `best ${n}`]).concat([["all", `all ${withSome.length}`], ["marked", "marked ones"]]), "6", (value) => { most.value = value; draw(); }),
+      choice("Runs", [2, 5, 8, 11, 23].filter((n) => n < withSome.length || n === 5).map((n) => [String(n), `best ${n}`]).concat([["all", `all ${withSome.length}`], ["marked", "marked ones"]]), "5", (value) => { most.value = value; draw(); }),
       masked ? el("label", {}, "Overlay", opacity) : null,
       masked ? el("button.on", { type: "button", onclick: (event) => { view.errors = event.currentTarget.classList.toggle("on"); draw(); } }, "errors") : null),
     el("div.controls", {}, el("div.timeline", {}, play, slider, said)), stage, key, note);

@@ -43,15 +43,15 @@ section("parallel", (body) => {
     const upright = narrow();
     box.style.height = `${upright ? 74 * axes.length + 40 : 380}px`;
     made.resize();
-    const look = axisStyle();
+    const label = { ...axisStyle().axisLabel, color: style("ink"), backgroundColor: style("card"), padding: [1, 4], borderRadius: 3, textBorderWidth: 0 };
     made.setOption({
       animation: false, textStyle: FONT,
       parallel: { layout: upright ? "vertical" : "horizontal", ...(upright ? { left: 12, right: 30, top: 36, bottom: 44 } : { left: 60, right: 90, top: 46, bottom: 24 }),
         parallelAxisDefault: { realtime: false, nameGap: 16, nameLocation: upright ? "start" : "end", nameTextStyle: { color: style("ink"), fontSize: 12.5, fontWeight: 600, ...(upright ? { align: "left", verticalAlign: "bottom", padding: [0, 0, 12, 0] } : {}) },
-          axisLine: { lineStyle: { color: style("faint"), width: 1.2 } }, axisTick: { show: false }, axisLabel: { ...look.axisLabel, textBorderColor: style("card"), textBorderWidth: 3 },
+          axisLine: { lineStyle: { color: style("faint"), width: 1.2 } }, axisTick: { show: false }, axisLabel: label,
           areaSelectStyle: { width: 22, borderWidth: 1, borderColor: style("accent"), color: style("accent"), opacity: 0.25 } } },
-      parallelAxis: axes.map((axis, dim) => ({ id: axis.id, dim, name: axis.name, type: axis.type, ...(axis.data ? { data: axis.data } : { scale: true, min: axis.min, max: axis.max }), ...(upright ? { nameGap: -4 } : {}),
-        axisLabel: { ...look.axisLabel, textBorderColor: style("card"), textBorderWidth: 3, formatter: (value) => brief(axis.data ? axis.data[axis.data.indexOf(value)] ?? value : value) } })),
+      parallelAxis: axes.map((axis, dim) => ({ id: axis.id, dim, name: axis.name, type: axis.type, ...(axis.data ? { data: axis.data } : { scale: true }), ...(upright ? { nameGap: -4 } : {}),
+        axisLabel: { ...label, formatter: (value) => brief(axis.data ? axis.data[axis.data.indexOf(value)] ?? value : value) } })),
       series: [{
         type: "parallel", smooth: 0.12, inactiveOpacity: 0.05, activeOpacity: 0.95, lineStyle: { width: runs.length > 60 ? 1.2 : 2, opacity: 0.8 }, emphasis: { disabled: false, lineStyle: { width: 4, opacity: 1 } },
         data: runs.map((run) => ({ value: axes.map((axis) => axis.value(run)), lineStyle: { color: colorOf(run), opacity: 0.8 } })),
@@ -63,10 +63,7 @@ section("parallel", (body) => {
   function axesOf() {
     const found = data.keys.map((key) => keyAxis(key));
     if (state.metric && runs.some((run) => state.metric in run.best)) {
-      const values = runs.map((run) => run.best[state.metric]).filter(isNumber);
-      const [low, high] = [Math.min(...values), Math.max(...values)];
-      const pad = (high - low) * 0.04 || Math.abs(high) * 0.05 || 1;
-      found.push({ id: "result", name: `${state.metric} ${better(state.metric) ? "↑" : "↓"}`, type: "value", min: low - pad, max: high + pad, value: (run) => run.best[state.metric] ?? "-" });
+      found.push({ id: "result", name: `${state.metric} ${better(state.metric) ? "↑" : "↓"}`, type: "value", value: (run) => run.best[state.metric] ?? "-" });
     }
     return found;
   }

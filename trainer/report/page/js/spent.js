@@ -37,15 +37,15 @@ section("spent", (body) => {
     lines = view.by === "setting" ? shownSettings(some).map(({ setting, members }) => lineOf(settingText(setting), members)) : some.map((run) => lineOf(runText(run), [run]));
     lines.sort((a, b) => a.seconds - b.seconds);
     lead.textContent = `${duration(all)} in all, ${duration(all / timed.length)} a run.${unknown ? ` Of ${unknown} run${unknown > 1 ? "s" : ""} only the whole time is known: what it went to is recorded where wandb is on, also offline.` : ""}`;
-    box.style.height = `${Math.max(110, 24 * lines.length + 64)}px`;
+    box.style.height = `${Math.max(110, 24 * lines.length + (narrow() ? 86 : 64))}px`;
     made.resize();
     const look = axisStyle();
-    const width = narrow() ? 110 : 260;
+    const most = narrow() ? 24 : 44;
     made.setOption({
-      animation: false, textStyle: FONT, grid: { left: 8, right: 22, top: 34, bottom: 6, containLabel: true },
+      animation: false, textStyle: FONT, grid: { left: 8, right: 22, top: narrow() ? 56 : 34, bottom: 6, containLabel: true },
       legend: { top: 0, left: 0, itemWidth: 12, itemHeight: 12, icon: "roundRect", textStyle: { color: style("soft") }, selectedMode: false },
       xAxis: { type: "value", max: view.share === "share" ? 1 : "dataMax", ...look, axisLabel: { ...look.axisLabel, formatter: (value) => (view.share === "share" ? `${Math.round(value * 100)} %` : duration(value)) } },
-      yAxis: { type: "category", data: lines.map((line) => line.name), ...look, axisLine: { show: false }, axisLabel: { ...look.axisLabel, width, overflow: "truncate", hideOverlap: false, interval: 0 } },
+      yAxis: { type: "category", data: lines.map((line) => (line.name.length > most ? `${line.name.slice(0, most - 1)}…` : line.name)), ...look, axisLine: { show: false }, axisLabel: { ...look.axisLabel, fontSize: narrow() ? 10 : 11.5, hideOverlap: false, interval: 0 } },
       series: PURPOSES.filter(([id]) => lines.some((line) => line.spent[id] > 0)).map(([id, name, color]) => ({
         type: "bar", name, stack: "all", barMaxWidth: 16, itemStyle: { color, borderColor: style("card"), borderWidth: 0.5 }, emphasis: { disabled: true },
         data: lines.map((line) => line.spent[id] / (view.share === "share" ? line.seconds || 1 : 1)),

@@ -12,11 +12,15 @@ section("table", (body) => {
   if (several) body.append(el("div.controls", {}, switches([["setting", "Settings", "A line for each setting, the mean over its runs"], ["run", "Runs"]], view.by, (by) => { view.by = by; render(); })));
   body.append(box, note);
 
-  const columns = () => [
+  const columns = () => {
+    const all = every();
+    return narrow() ? [...all.filter((one) => one.id === state.metric), ...all.filter((one) => one.id !== state.metric)] : all;
+  };
+  const every = () => [
     ...(view.by === "setting" ? keys : data.keys).map((key) => ({ id: key.key, title: key.label, hint: key.key, value: (line) => line.runs[0].keys[key.key], text: (line) => brief(line.runs[0].keys[key.key]) })),
     ...(data.keys.length ? [] : [{ id: "name", title: "run", value: (line) => line.runs[0].name }]),
     ...(view.by === "setting" ? [{ id: "n", title: "n", number: true, hint: "runs of this setting", value: (line) => line.runs.length }] : []),
-    ...metrics.map((metric) => ({ id: metric, title: metric, number: true, metric, value: (line) => line.stats(metric).mean })),
+    ...metrics.map((metric) => ({ id: metric, title: metric, number: !narrow() || metric !== state.metric, metric, value: (line) => line.stats(metric).mean })),
     { id: "step", title: "best at", number: true, hint: "step of the best evaluation", value: (line) => summary(line.runs.map((run) => run.best_step)).mean, text: (line) => brief(Math.round(summary(line.runs.map((run) => run.best_step)).mean)) },
     { id: "seconds", title: "time", number: true, hint: "wall time over all attempts", value: (line) => summary(line.runs.map((run) => run.seconds)).mean, text: (line) => duration(summary(line.runs.map((run) => run.seconds)).mean) },
     { id: "state", title: "state", value: (line) => line.runs.map((run) => run.state).join() },
@@ -44,9 +48,10 @@ section("table", (body) => {
     }
     if (column.metric) {
       const { n, mean, half } = line.stats(column.metric);
-      if (!n) return el("td.number.none", {}, "–");
+      const side = column.number ? ".number" : "";
+      if (!n) return el(`td${side}.none`, {}, "–");
       const lacking = n < line.runs.length ? ` (${n} of ${line.runs.length})` : "";
-      return el(best ? "td.number.top" : "td.number", {}, mean.toFixed(Math.abs(mean) < 10 ? 4 : 2),
+      return el(`td${side}${best ? ".top" : ""}`, {}, mean.toFixed(Math.abs(mean) < 10 ? 4 : 2),
         isNumber(half) ? el("span.pm", {}, ` ± ${brief(Number(half.toPrecision(2)))}`) : "", lacking ? el("span.pm", {}, lacking) : "");
     }
     const value = column.text ? column.text(line) : brief(column.value(line));
