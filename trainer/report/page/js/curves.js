@@ -1,5 +1,7 @@
 // The curves: a chart for each chosen metric, all under the same controls.
 
+const coarse = matchMedia("(pointer: coarse)").matches; // a finger scrolls the page; it zooms by a slider
+
 section("curves", (body) => {
   const several = settings.some((setting) => setting.members.length > 1);
   const longest = Math.max(1, ...runs.map((run) => run.step));
@@ -56,7 +58,7 @@ section("curves", (body) => {
       thinned ? `Each curve shows up to ${brief(Math.round(data.points * 1.1))} of ${brief(thinned)} points: the least and the largest of every stretch are kept; means and smoothing are of all rows.` : "Every logged row is drawn.",
       band ? `${band}${options.axis !== "step" ? ", where curves end early of those that got so far" : ""}.` : "",
       options.half ? "Smoothing is an exponential moving average, debiased and weighted by steps." : "",
-      matchMedia("(pointer: coarse)").matches ? "" : "Drag to zoom, double-click to go back.",
+      coarse ? "" : "Drag to zoom, double-click to go back.",
     ].filter(Boolean).join(" ");
   }
 
@@ -97,10 +99,12 @@ function panel(metric, options) {
   const box = el("div");
   const root = el("div.panel");
   let [log, made, lines, seen, over] = [false, null, [], false, null];
-  const logButton = el("button", { type: "button", title: "Logarithmic axis", onclick: () => { log = logButton.classList.toggle("on"); draw(); } }, "log");
+  let [zoom, zoomed] = [{}, ""]; // ranges of x and y, and of which axis
+  const logButton = el("button", { type: "button", title: "Logarithmic axis", onclick: () => { log = logButton.classList.toggle("on"); zoom = {}; draw(); } }, "log");
   const wide = el("button", { type: "button", title: "Wide or narrow", onclick: () => { wide.classList.toggle("on", root.classList.toggle("wide")); } }, "⤢");
   root.append(el("header", {}, el("span", {}, metric), logButton, wide), box);
   root.dataset.metric = metric;
+  const isLr = metric.split("/")[0] === "lr"; // planned, not measured: never smoothed
   box.style.height = "270px";
   const watcher = new IntersectionObserver((entries) => { if (entries.some((entry) => entry.isIntersecting)) open(); }, { rootMargin: "200px" });
   root.open = open;
@@ -120,35 +124,47 @@ function panel(metric, options) {
     zr.on("mousemove", (event) => hover(event));
     zr.on("globalout", () => { light([]); hideTip(); });
     zr.on("click", (event) => { const line = nearest(event.offsetX, event.offsetY); if (line) light(line.runs, true); });
-    zr.on("dblclick", () => made.dispatchAction({ type: "dataZoom", dataZoomIndex: 0, start: 0, end: 100 }));
-    made.on("datazoom", () => mark());
-    made.on("rendered", () => mark());
+    zr.on("dblclick", () => { zoom = {}; draw(); });
+    made.on("datazoom", (event) => {
+      for (const one of event.batch ?? []) if ("startValue" in one) zoom[one.dataZoomId.includes("xAxis") ? "x" : "y"] = [one.startValue, one.endValue];
+      if (event.batch) draw();
+      else mark();
+    });
   }
 
   function draw() {
     if (!made || !seen) return;
-    lines = linesOf(metric, options);
+    lines = linesOf(metric, isLr ? { ...options, half: 0 } : options);
+    if (zoomed !== options.axis) [zoom, zoomed] = [{}, options.axis];
     const axis = axisStyle();
     const positive = (value) => (Number.isFinite(value) && (!log || value > 0) ? value : "-");
     const pairs = (line) => Array.from(line.xs, (x, n) => [x, positive(line.ys[n])]);
     const bands = lines.filter((line) => line.low);
     const single = lines.length === 1 || options.seeds === "runs" || !bands.length;
     made.setOption({
-      animation: false, textStyle: FONT, grid: { left: 8, right: 14, top: 12, bottom: matchMedia("(pointer: coarse)").matches ? 44 : 8, containLabel: true },
-      toolbox: { right: -400, feature: { dataZoom: { yAxisIndex: false } } },
-      dataZoom: matchMedia("(pointer: coarse)").matches ? [{ type: "slider", height: 20, bottom: 6, filterMode: "none", brushSelect: false, borderColor: style("line") }] : [{ type: "inside", filterMode: "none", zoomOnMouseWheel: false, moveOnMouseMove: false, moveOnMouseWheel: false }],
-      xAxis: { type: "value", ...axis, min: "dataMin", max: "dataMax", splitLine: { show: false }, axisPointer: { show: true, type: "line", snap: false, label: { show: false }, lineStyle: { color: style("faint") } },
+      animation: false, textStyle: FONT, grid: { left: 8, right: 14, top: 12, bottom: coarse ? 44 : 8, containLabel: true },
+      toolbox: { right: -400, feature: { dataZoom: { filterMode: "none" } } },
+      dataZoom: coarse ? [{ type: "slider", height: 20, bottom: 6, filterMode: "none", brushSelect: false, showDetail: false, borderColor: style("line") }] : [],
+      xAxis: { type: "value", ...axis, min: zoom.x?.[0] ?? "dataMin", max: zoom.x?.[1] ?? "dataMax", splitLine: { show: false }, axisPointer: { show: true, type: "line", snap: false, label: { show: false }, lineStyle: { color: style("faint") } },
         axisLabel: { ...axis.axisLabel, formatter: (value) => (options.axis === "time" ? duration(value) : brief(value)), showMaxLabel: !narrow() } },
-      yAxis: { type: log ? "log" : "value", ...axis, scale: true, axisLine: { show: false }, axisLabel: { ...axis.axisLabel, formatter: (value) => brief(value) } },
+      yAxis: { type: log ? "log" : "value", ...axis, scale: true, ...logBase(), ...(zoom.y ? { min: zoom.y[0], max: zoom.y[1] } : {}), axisLine: { show: false }, axisLabel: { ...axis.axisLabel, formatter: (value) => brief(value) } },
       tooltip: { trigger: "axis", showContent: false },
       series: [...bands.map((line, n) => bandSeries(line, n, log, Math.max(0.06, 0.2 - 0.012 * bands.length))), ...lines.map((line, n) => ({
         id: `line${n}`, type: "line", data: pairs(line), silent: true, showSymbol: line.points <= 24, symbolSize: 5, symbol: "circle", connectNulls: false, emphasis: { disabled: true },
         lineStyle: { color: line.color, width: lines.length > 30 ? 1 : 1.8, opacity: single && lines.length > 40 ? 0.6 : 1 }, itemStyle: { color: line.color }, z: 3,
       }))],
     }, { notMerge: true });
-    if (!matchMedia("(pointer: coarse)").matches) made.dispatchAction({ type: "takeGlobalCursor", key: "dataZoomSelect", dataZoomSelectActive: true });
+    if (!coarse) made.dispatchAction({ type: "takeGlobalCursor", key: "dataZoomSelect", dataZoomSelectActive: true });
     root.dataset.lines = lines.length;
     mark();
+  }
+
+  // Tens where the values span several of them, else doublings.
+  function logBase() {
+    if (!log) return {};
+    let [low, high] = [Infinity, -Infinity];
+    for (const line of lines) for (const value of line.ys) if (value > 0) [low, high] = [Math.min(low, value), Math.max(high, value)];
+    return { logBase: high / low < 40 ? 2 : 10 };
   }
 
   // The line next to a place of the chart, at most 40 pixels away.

@@ -20,17 +20,25 @@ addEventListener("resize", () => {
   sizing = setTimeout(() => { if (innerWidth !== width) { width = innerWidth; tell("size"); } }, 150);
 });
 
-// On paper everything is there, and light.
+// On paper everything is there, and light; charts as pictures, which fit any paper.
 let screenTheme = "";
 function beforePrint() {
   screenTheme = document.documentElement.dataset.theme;
   sections.forEach(begin);
   document.querySelectorAll(".panel").forEach((panel) => panel.open());
   setTheme("light");
-  charts.forEach((one) => { one.resize(); one.getZr().flush(); });
+  for (const one of charts) {
+    const picture = one.renderToCanvas({ pixelRatio: 2 });
+    picture.className = "paper";
+    picture.removeAttribute("style");
+    one.getDom().append(picture);
+  }
 }
 addEventListener("beforeprint", beforePrint);
-addEventListener("afterprint", () => { setTheme(screenTheme); charts.forEach((one) => one.resize()); });
+addEventListener("afterprint", () => {
+  document.querySelectorAll(".paper").forEach((picture) => picture.remove());
+  setTheme(screenTheme);
+});
 
 document.getElementById("footer").append(
   el("p", {}, `Made ${moment(data.made)} by wandb-trainer ${data.version}. This file holds everything it shows and asks no network for anything.`),

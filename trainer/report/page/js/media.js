@@ -119,16 +119,18 @@ section("media", (body) => {
     brush.drawImage(wrong, 0, 0, made.width, made.height);
   }
 
-  function views(panel, brief_) {
+  function views(panel, small) {
     if (!Object.keys(panel.masks).length) {
-      const made = canvas(brief_ ? "" : null, (one) => overlay(one, panel));
+      const made = canvas("", (one) => overlay(one, panel));
       if ("right" in panel) made.firstChild.classList.add(panel.right ? "right" : "wrong");
       return [made];
     }
     const others = Object.entries(panel.masks).filter(([name]) => name !== "true");
+    const both = "true" in panel.masks && "pred" in panel.masks;
+    if (small) return both && view.errors ? [canvas("", (one) => errors(one, panel))] : others.map(([, mask]) => canvas("", (one) => overlay(one, panel, mask)));
     return [
       ...others.map(([name, mask]) => canvas(name === "pred" ? "predicted" : name, (one) => overlay(one, panel, mask))),
-      ...(view.errors && "true" in panel.masks && "pred" in panel.masks ? [canvas("errors", (one) => errors(one, panel))] : []),
+      ...(view.errors && both ? [canvas("errors", (one) => errors(one, panel))] : []),
     ];
   }
 
@@ -142,16 +144,20 @@ section("media", (body) => {
       return made;
     }
     const [step, panels] = found;
-    const all = view.sample.startsWith("all ") ? samples.filter((one) => one.startsWith(`${view.sample.slice(4)}  `)).map((one) => panels[one]).filter(Boolean) : [panels[view.sample]].filter(Boolean);
+    const all = wanted().map((one) => panels[one]).filter(Boolean);
     if (!all.length) made.append(el("p", {}, "this run has no such sample"));
     made.append(el("div.views", {}, ...all.flatMap((panel) => views(panel, all.length > 1))));
     made.append(el("p", {}, `step ${brief(step)}${all.length === 1 ? `: ${all[0].caption.replace(/^.*? {2}/, "")}` : ""}`));
     return made;
   }
 
+  const wanted = () => (view.sample.startsWith("all ") ? samples.filter((one) => one.startsWith(`${view.sample.slice(4)}  `)) : [view.sample]);
+
   function reference(some) {
-    const panel = some.map((run) => at(run)?.[1][view.sample]).find(Boolean);
-    if (!panel || !("true" in panel.masks)) return [];
+    const known = wanted().map((sample) => some.map((run) => at(run)?.[1][sample]).find(Boolean)).filter((panel) => panel && "true" in panel.masks);
+    const [panel] = known;
+    if (!panel) return [];
+    if (known.length > 1) return [el("div.shot.reference", {}, el("h3", {}, "True masks"), el("div.views", {}, ...known.map((one) => canvas("", (made) => overlay(made, one, one.masks.true)))), el("p", {}, "the same for every run"))];
     return [el("div.shot.reference", {}, el("h3", {}, view.sample.replace(/^.*? {2}/, "")), el("div.views", {}, canvas("picture", (one) => overlay(one, panel)), canvas("true", (one) => overlay(one, panel, panel.masks.true))), el("p", {}, "the same for every run"))];
   }
 
