@@ -37,7 +37,8 @@ def write(entries: Sequence[Entry], path: Path) -> str:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_whole(path, text)
     except OSError as error:
-        raise ConfigError(f"--html: {path} cannot be written ({error.strerror}); name a file that you may write") from error
+        why = error.strerror or str(error)
+        raise ConfigError(f"--html: {path} cannot be written ({why}); name a file that you may write") from error
     pictures = len(facts["media"]["urls"])
     size = f"{len(text.encode()) / 1e6:.1f} MB"
     runs = f"{len(entries)} run{'s' if len(entries) > 1 else ''}"

@@ -94,11 +94,11 @@ def spent(entry: Entry, history: History, seconds: float) -> dict[str, float]:
     except OSError:
         return {"unknown": round(seconds, 3)} if seconds else {}
     found, before = dict.fromkeys((*PURPOSES, "training"), 0.0), 0.0
-    for step, shares in sorted(by_step(lines).items()):
+    for step, told in sorted(by_step(lines).items()):
         now = history.time.at(step)
         if now is None or now <= before:
             continue
-        shares = {name: float(shares.get(f"speed/{name}") or 0.0) for name in PURPOSES}
+        shares = {name: float(told.get(f"speed/{name}") or 0.0) for name in PURPOSES}
         for name, share in shares.items():
             found[name] += share * (now - before)
         found["training"] += max(0.0, 1 - sum(shares.values())) * (now - before)

@@ -182,5 +182,7 @@ def pack(histories: list[History], arrays: Arrays) -> dict[str, Any]:
 
 
 def _clock(curve: Curve, arrays: Arrays) -> list[int]:
-    kept = np.unique(np.linspace(0, len(curve.steps) - 1, KNOTS).round().astype(int)) if len(curve.steps) else []
-    return [arrays.add(curve.steps[kept]), arrays.add(curve.values[kept])] if len(kept) else []
+    if not len(curve.steps):
+        return []
+    kept = np.unique(np.linspace(0, len(curve.steps) - 1, KNOTS).round().astype(int))
+    return [arrays.add(curve.steps[kept]), arrays.add(curve.values[kept])]

@@ -8,7 +8,7 @@ not decide; keys one by one, so that what only two of them do together is not se
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -30,12 +30,13 @@ def share(values: Sequence[Any], metric: Sequence[float]) -> dict[str, Any] | No
         `share` (0 to 1), `how` (`groups` or `scale`) and, of numbers, `correlation` (-1 to 1); None where it cannot be
         said: fewer than three runs, one value, or a value for each run that is no number.
     """
-    n, told = len(values), ranks(metric)
+    n = len(values)
     numeric = all(type(value) in (int, float) and np.isfinite(value) for value in values)
     distinct = sorted({str(value) for value in values})
-    total = float(((told - told.mean()) ** 2).sum())
     if n < 3 or len(distinct) < 2 or (not numeric and len(distinct) == n):
         return None
+    told = ranks(metric)
+    total = float(((told - told.mean()) ** 2).sum())
     if total == 0:
         return {"share": 0.0, "how": "groups"}
     correlation = float(np.corrcoef(ranks(values), told)[0, 1]) if numeric else None
@@ -51,8 +52,8 @@ def share(values: Sequence[Any], metric: Sequence[float]) -> dict[str, Any] | No
     return found if correlation is None else found | {"correlation": round(correlation, 3)}
 
 
-def importance(keys: dict[str, Sequence[Any]], metric: Sequence[float | None]) -> dict[str, Any]:
-    """The shares of all keys for one metric, the largest first; runs without a value are left out (`runs`: the rest)."""
+def importance(keys: Mapping[str, Sequence[Any]], metric: Sequence[float | None]) -> dict[str, Any]:
+    """The shares of all keys for one metric, the largest first; runs without a value are left out (`runs`)."""
     some = [(n, value) for n, value in enumerate(metric) if value is not None]
     found = {key: share([values[n] for n, _ in some], [value for _, value in some]) for key, values in keys.items()}
     told = [{"key": key, **one} for key, one in found.items() if one is not None]

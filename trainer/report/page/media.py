@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from PIL import Image
 
 from trainer.report.entries import Entry
@@ -50,15 +51,15 @@ class Pool:
 
 
 def _url(data: bytes, drawn: bool) -> str:
-    picture = Image.open(io.BytesIO(data))
+    picture: Image.Image = Image.open(io.BytesIO(data))
     mask = picture.mode == "P"
     longest = max(picture.size)
     if longest > SIDE and not drawn:
-        size = tuple(max(1, round(side * SIDE / longest)) for side in picture.size)
-        picture = picture.resize(size, Image.Resampling.NEAREST if mask else Image.Resampling.BOX)
+        width, height = (max(1, round(side * SIDE / longest)) for side in picture.size)
+        picture = picture.resize((width, height), Image.Resampling.NEAREST if mask else Image.Resampling.BOX)
     file, kind = io.BytesIO(), "png"
     if mask:  # without the colors that it does not use: a few bits a pixel
-        used = picture.getextrema()[1] + 1
+        used = int(np.asarray(picture).max()) + 1
         palette = picture.getpalette() or []
         picture.putpalette(palette[: 3 * used])
         picture.save(file, "PNG", optimize=True)

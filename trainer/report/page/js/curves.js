@@ -142,15 +142,14 @@ function panel(metric, options) {
     const bands = lines.filter((line) => line.low);
     const single = lines.length === 1 || options.seeds === "runs" || !bands.length;
     made.setOption({
-      animation: false, textStyle: FONT, grid: { left: 8, right: 14, top: 12, bottom: coarse ? 44 : 8, containLabel: true },
+      animation: false, textStyle: FONT, grid: { left: 8, right: 24, top: 12, bottom: coarse ? 44 : 8, containLabel: true },
       toolbox: { right: -400, feature: { dataZoom: { filterMode: "none" } } },
       dataZoom: coarse ? [{ type: "slider", height: 20, bottom: 6, filterMode: "none", brushSelect: false, showDetail: false, borderColor: style("line") }] : [],
-      xAxis: { type: "value", ...axis, min: zoom.x?.[0] ?? "dataMin", max: zoom.x?.[1] ?? "dataMax", splitLine: { show: false }, axisPointer: { show: true, type: "line", snap: false, label: { show: false }, lineStyle: { color: style("faint") } },
+      xAxis: { type: "value", ...axis, min: zoom.x?.[0] ?? "dataMin", max: zoom.x?.[1] ?? "dataMax", splitLine: { show: false }, axisPointer: { show: true, type: "line", snap: false, zlevel: 1, triggerEmphasis: false, label: { show: false }, lineStyle: { color: style("faint") } },
         axisLabel: { ...axis.axisLabel, formatter: (value) => (options.axis === "time" ? duration(value) : brief(value)), showMaxLabel: !narrow() } },
       yAxis: { type: log ? "log" : "value", ...axis, scale: true, ...logBase(), ...(zoom.y ? { min: zoom.y[0], max: zoom.y[1] } : {}), axisLine: { show: false }, axisLabel: { ...axis.axisLabel, formatter: (value) => brief(value) } },
-      tooltip: { trigger: "axis", showContent: false },
       series: [...bands.map((line, n) => bandSeries(line, n, log, Math.max(0.06, 0.2 - 0.012 * bands.length))), ...lines.map((line, n) => ({
-        id: `line${n}`, type: "line", data: pairs(line), silent: true, showSymbol: line.points <= 24, symbolSize: 5, symbol: "circle", connectNulls: false, emphasis: { disabled: true },
+        id: `line${n}`, type: "line", data: pairs(line), silent: true, sampling: lines.length > 20 ? "minmax" : undefined, showSymbol: line.points <= 24, symbolSize: 5, symbol: "circle", connectNulls: false, emphasis: { disabled: true },
         lineStyle: { color: line.color, width: lines.length > 30 ? 1 : 1.8, opacity: single && lines.length > 40 ? 0.6 : 1 }, itemStyle: { color: line.color }, z: 3,
       }))],
     }, { notMerge: true });
@@ -214,7 +213,7 @@ function panel(metric, options) {
     const area = made.getModel().getComponent("grid").coordinateSystem.getRect();
     over = new echarts.graphic.Group({ silent: true });
     over.setClipPath(new echarts.graphic.Rect({ shape: { x: area.x - 4, y: area.y - 4, width: area.width + 8, height: area.height + 8 } }));
-    over.add(new echarts.graphic.Rect({ shape: { x: area.x, y: area.y, width: area.width, height: area.height }, style: { fill: style("veil") }, zlevel: 1, silent: true }));
+    over.add(new echarts.graphic.Rect({ shape: { x: area.x - 4, y: area.y - 4, width: area.width + 8, height: area.height + 8 }, style: { fill: style("veil") }, zlevel: 1, silent: true }));
     for (const line of hot) for (const points of pieces(line)) {
       over.add(new echarts.graphic.Polyline({ shape: { points }, style: { stroke: line.color, lineWidth: 2.6, fill: null, lineJoin: "round" }, zlevel: 1, z: 10, silent: true }));
     }
