@@ -66,7 +66,7 @@ def sweep(root: Path, lrs: Sequence[float], seeds: int, steps: int, pictures: bo
                 config = {"optimizer": {"_target_": optimizer, "lr": lr}, "seed": seed, "epochs": 8}
                 name = f"{optimizer.rpartition('.')[2]},{lr:g},{seed}"
                 path = run_folder(root / name, history(steps, lr, seed, most=best), config)
-                for step in range(steps // 8, steps + 1, steps // 8) if pictures else ():
+                for step in range(steps // 4, steps + 1, steps // 4) if pictures else ():
                     write_panels(path / "media" / f"step-{step:09d}", panels(step / steps))
     return root
 
