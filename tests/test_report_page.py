@@ -146,9 +146,17 @@ def test_keys_that_only_follow_from_a_class_beside_them_are_left_out(tmp_path: P
     adamw = {"_target_": "torch.optim.AdamW", "betas": [0.9, 0.999]}
     for n, (optimizer, decay) in enumerate([(adamw, 0.1), (adamw, 0.2), ({"_target_": "torch.optim.SGD"}, 0.1)]):
         run_folder(tmp_path / str(n), rows_of(8, 0.1, n), {"optimizer": {**optimizer, "weight_decay": decay}})
-    keys = telling(find([str(tmp_path)]))
+    keys = list(telling(find([str(tmp_path)])))
     assert labels(keys) == {"optimizer._target_": "optimizer", "optimizer.weight_decay": "weight_decay"}
     assert labels(["a.lr", "b.lr", "seed"]) == {"a.lr": "a.lr", "b.lr": "b.lr", "seed": "seed"}
+
+
+def test_of_many_keys_that_part_the_runs_alike_one_stands_for_all(tmp_path: Path) -> None:
+    for n in range(6):
+        other = {f"k{k}": n // 2 for k in range(6)} | {"data": {"_target_": f"my.Data{n // 2}"}}
+        run_folder(tmp_path / str(n), rows_of(8, 0.1, n), {**other, "lr": n / 7, "decay": n / 9, "seed": n % 2})
+    found = telling(find([str(tmp_path)]))
+    assert found == {"data._target_": [f"k{k}" for k in range(6)], "decay": [], "lr": [], "seed": []}
 
 
 def test_the_time_of_a_run_is_split_by_what_it_recorded(tmp_path: Path) -> None:

@@ -182,7 +182,7 @@ def test_one_run_broken_runs_and_strange_names_make_a_sensible_page(chromium: An
         write(find([str(tmp_path / folder)]), tmp_path / f"{folder}.html")
         visit = Visit(chromium, tmp_path / f"{folder}.html")
         visit.see_all()
-        assert visit.page.locator("#table tbody tr").count() == {"one": 1, "none": 1, "mixed": 2}[folder]  # two differ by their seed
+        assert visit.page.locator("#table tbody tr").count() == {"one": 1, "none": 1, "mixed": 2}[folder]  # seeds
         assert visit.page.locator("img").count() == 0
         for option in visit.page.locator(".bar select").last.locator("option").all():
             visit.page.locator(".bar select").last.select_option(option.get_attribute("value"))

@@ -47,7 +47,9 @@ def write(entries: Sequence[Entry], path: Path) -> str:
 
 def gathered(entries: Sequence[Entry]) -> dict[str, Any]:
     """Everything that the page shows, as plain data for JSON."""
-    keys, (monitor, maximised) = telling(entries), aim(entries)
+    alike, (monitor, maximised) = telling(entries), aim(entries)
+    keys = list(alike)
+    named = labels(keys)
     histories = [history.read(entry) for entry in entries]
     runs = [run_facts(entry, told, keys, monitor) for entry, told in zip(entries, histories, strict=True)]
     groups = grouped(entries, keys)
@@ -64,7 +66,7 @@ def gathered(entries: Sequence[Entry]) -> dict[str, Any]:
         "version": trainer.__version__,
         "monitor": monitor,
         "maximised": maximised,
-        "keys": [{"key": key, "label": label, "seed": key == SEED} for key, label in labels(keys).items()],
+        "keys": [{"key": key, "label": name, "seed": key == SEED, "alike": alike[key]} for key, name in named.items()],
         "groups": [[places[id(entry)] for entry in group.entries] for group in groups],
         "runs": runs,
         "metrics": measured,

@@ -11,15 +11,31 @@ from trainer.report.entries import SEED, Entry, short, varying
 from trainer.report.page.history import History
 from trainer.tracking.journal import by_step
 
+BESIDE = 6  # keys that fit beside each other on parallel axes, in a table, in the name of a setting
 PURPOSES = ("data", "evaluation", "save")  # whose shares a run keeps; the rest of its time are the steps
 
 
-def telling(entries: Sequence[Entry]) -> list[str]:
+def telling(entries: Sequence[Entry]) -> dict[str, list[str]]:
     """The keys that differ, without those that only follow from the class beside them: `optimizer.betas` is there with
-    AdamW and not with SGD, which `optimizer._target_` says already."""
+    AdamW and not with SGD, which `optimizer._target_` says already.
+
+    Where more than `BESIDE` are left, of keys that part the runs in the same way (data, task and loss of two
+    experiments) the first class stands for all; its value are the others.
+    """
     keys = varying(entries)
     classes = [key for key in keys if key.endswith("._target_")]
-    return [key for key in keys if not any(_follows(entries, key, one) for one in classes)]
+    keys = [key for key in keys if not any(_follows(entries, key, one) for one in classes)]
+    if len(keys) <= BESIDE:
+        return {key: [] for key in keys}
+    known = [entry.config for entry in entries if entry.config]
+    parts: dict[tuple[int, ...], list[str]] = {}
+    for key in sorted(keys, key=lambda key: (not key.endswith("._target_"), key)):
+        values = [str(config.get(key)) for config in known]
+        part = tuple(values.index(value) for value in values)
+        alone = key == SEED or len(set(part)) == len(known)  # a value for each run: equal in no sense
+        parts.setdefault((len(parts), -1) if alone else part, []).append(key)
+    kept = {first: rest for first, *rest in parts.values()}
+    return {key: kept[key] for key in keys if key in kept}
 
 
 def _follows(entries: Sequence[Entry], key: str, target: str) -> bool:

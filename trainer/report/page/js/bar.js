@@ -29,6 +29,8 @@ function verdict() {
   if (runs.length === 1) return ["Best ", el("b", {}, `${metric} ${told(first)}`), ` at step ${brief(runs[0].best_step)}.`];
   const sentence = ["Best: ", el("b", {}, settingText(first.setting)), `, ${metric} ${told(first)}${of}.`];
   if (!second) return sentence;
+  const monitors = [...new Set(runs.map((run) => run.monitor).filter(Boolean))];
+  if (monitors.length > 1) return [...sentence, el("span.doubt", {}, `These runs are judged by different metrics (${monitors.join(", ")}): only those with a ${metric} are compared here.`)];
   const next = `Next is ${settingText(second.setting)} with ${told(second)}.`;
   const few = first.n < 3 || second.n < 3;
   const apart = Math.abs(first.mean - second.mean) > Math.hypot(first.half, second.half);

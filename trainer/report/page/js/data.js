@@ -64,7 +64,8 @@ function between(xs, ys, x, goOn = false) {
 // ------------------------------------------------------------------------------------------------ what keys and metrics say
 
 const keyOf = new Map(data.keys.map((key) => [key.key, key]));
-const tells = data.keys.filter((key) => !key.seed);
+const isClass = (key) => key.key.endsWith("_target_");
+const tells = data.keys.filter((key) => !key.seed).sort((a, b) => isClass(b) - isClass(a)); // a stable sort: classes first
 const ranked = data.metrics.filter((metric) => runs.some((run) => metric in run.best));
 const LESS = /loss|error|nll|perplexity|rmse|\bmse|\bmae|grad_norm|ece|brier/;
 
@@ -91,7 +92,7 @@ const moment = (seconds) =>
   isNumber(seconds) ? new Date(seconds * 1000).toLocaleString("en-GB", { dateStyle: "medium", timeStyle: "short" }) : "";
 
 // A class says by its name what it is; any other value needs its key.
-const keyText = (key, value) => (key.endsWith("_target_") ? brief(value) : `${keyOf.get(key).label} ${brief(value)}`);
+const keyText = (key, value) => (isClass(keyOf.get(key)) ? brief(value) : `${keyOf.get(key).label} ${brief(value)}`);
 
 // A setting in words: its keys but the seed; without any the name of its run.
 function settingText(setting) {

@@ -4,6 +4,9 @@ firstTheme();
 head();
 bar();
 
+if (runs.length < 2) for (const id of ["parallel", "importance", "scatter"]) document.getElementById(id).hidden = true;
+document.querySelector("#diff h2").textContent = runs.length < 2 ? "Config" : "Two configs";
+
 const observer = new IntersectionObserver((entries) => {
   for (const entry of entries) {
     if (!entry.isIntersecting) continue;

@@ -8,10 +8,11 @@ section("media", (body) => {
     return null;
   }
   const samples = media.samples;
-  const masked = media.runs.some((told) => told.some(([, panels]) => Object.values(panels).some((panel) => Object.keys(panel.masks).length)));
   const steps = [...new Set(withSome.flatMap((run) => media.runs[run.index].map(([step]) => step)))].sort((a, b) => a - b);
   const most = { value: "5" };
-  const view = { sample: samples[0], step: steps[steps.length - 1], opacity: 0.65, errors: true };
+  const hasMasks = (sample) => media.runs.some((told) => told.some(([, panels]) => Object.keys(panels[sample]?.masks ?? {}).length));
+  const view = { sample: samples.find(hasMasks) ?? samples[0], step: steps[steps.length - 1], opacity: 0.65, errors: true };
+  const masked = samples.some(hasMasks);
   const names = [...new Set(samples.map((sample) => sample.split("  ")[0]))];
   const said = el("output");
   const slider = el("input", { type: "range", min: 0, max: steps.length - 1, value: steps.length - 1, id: "evaluation", "aria-label": "Evaluation", oninput: () => { view.step = steps[slider.value]; draw(); } });
@@ -30,6 +31,7 @@ section("media", (body) => {
   const stop = () => { clearInterval(playing); playing = 0; play.textContent = "▶"; };
   const opacity = el("input", { type: "range", min: 0, max: 100, value: 65, oninput: () => { view.opacity = opacity.value / 100; draw(); } });
   const options = [...names.filter((name) => samples.filter((one) => one.startsWith(`${name}  `)).length > 1).map((name) => [`all ${name}`, `${name}: all samples`]), ...samples.map((sample) => [sample, sample])];
+  if (!masked) view.sample = options[0][0];
   const stage = el("div.stage");
   const key = el("div.key");
   const note = el("p.note");

@@ -172,4 +172,9 @@ const axisStyle = () => ({
   splitLine: { lineStyle: { color: style("line"), opacity: 0.7 } }, nameTextStyle: { color: style("soft"), fontSize: 12 },
 });
 const FONT = { fontFamily: "system-ui, -apple-system, 'Segoe UI', Roboto, 'DejaVu Sans', sans-serif" };
+const ruler = document.createElement("canvas").getContext("2d");
+function textWidth(text, size) {
+  ruler.font = `${size}px ${FONT.fontFamily}`;
+  return Math.ceil(ruler.measureText(text).width);
+}
 const narrow = () => innerWidth < 560;

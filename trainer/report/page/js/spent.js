@@ -40,12 +40,13 @@ section("spent", (body) => {
     box.style.height = `${Math.max(110, 24 * lines.length + (narrow() ? 86 : 64))}px`;
     made.resize();
     const look = axisStyle();
-    const most = narrow() ? 24 : 44;
+    const [most, size] = narrow() ? [24, 10] : [44, 11.5];
+    const cut = (name) => (name.length > most ? `${name.slice(0, most - 1)}…` : name);
     made.setOption({
-      animation: false, textStyle: FONT, grid: { left: 8, right: 22, top: narrow() ? 56 : 34, bottom: 6, containLabel: true },
+      animation: false, textStyle: FONT, grid: { left: 16 + Math.max(...lines.map((line) => textWidth(cut(line.name), size))), right: 22, top: narrow() ? 56 : 34, bottom: 28 },
       legend: { top: 0, left: 0, itemWidth: 12, itemHeight: 12, icon: "roundRect", textStyle: { color: style("soft") }, selectedMode: false },
       xAxis: { type: "value", max: view.share === "share" ? 1 : "dataMax", ...look, axisLabel: { ...look.axisLabel, formatter: (value) => (view.share === "share" ? `${Math.round(value * 100)} %` : duration(value)) } },
-      yAxis: { type: "category", data: lines.map((line) => (line.name.length > most ? `${line.name.slice(0, most - 1)}…` : line.name)), ...look, axisLine: { show: false }, axisLabel: { ...look.axisLabel, fontSize: narrow() ? 10 : 11.5, hideOverlap: false, interval: 0 } },
+      yAxis: { type: "category", data: lines.map((line) => cut(line.name)), ...look, axisLine: { show: false }, axisLabel: { ...look.axisLabel, fontSize: size, hideOverlap: false, interval: 0 } },
       series: PURPOSES.filter(([id]) => lines.some((line) => line.spent[id] > 0)).map(([id, name, color]) => ({
         type: "bar", name, stack: "all", barMaxWidth: 16, itemStyle: { color, borderColor: style("card"), borderWidth: 0.5 }, emphasis: { disabled: true },
         data: lines.map((line) => line.spent[id] / (view.share === "share" ? line.seconds || 1 : 1)),

@@ -17,7 +17,7 @@ section("table", (body) => {
     return narrow() ? [...all.filter((one) => one.id === state.metric), ...all.filter((one) => one.id !== state.metric)] : all;
   };
   const every = () => [
-    ...(view.by === "setting" ? keys : data.keys).map((key) => ({ id: key.key, title: key.label, hint: key.key, value: (line) => line.runs[0].keys[key.key], text: (line) => brief(line.runs[0].keys[key.key]) })),
+    ...(view.by === "setting" ? keys : data.keys).map((key) => ({ id: key.key, title: key.label, hint: [key.key, ...key.alike].join("\n"), value: (line) => line.runs[0].keys[key.key], text: (line) => brief(line.runs[0].keys[key.key]) })),
     ...(data.keys.length ? [] : [{ id: "name", title: "run", value: (line) => line.runs[0].name }]),
     ...(view.by === "setting" ? [{ id: "n", title: "n", number: true, hint: "runs of this setting", value: (line) => line.runs.length }] : []),
     ...metrics.map((metric) => ({ id: metric, title: metric, number: !narrow() || metric !== state.metric, metric, value: (line) => line.stats(metric).mean })),
