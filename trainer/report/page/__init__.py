@@ -19,7 +19,8 @@ from trainer.report.page.importance import importance
 
 HERE = Path(__file__).parent
 LIBRARY = "vendor/echarts-6.1.0.min.js"  # Apache ECharts as its makers publish it: dist/echarts.min.js of npm's package
-SCRIPTS = ("data", "shared", "bar", "table", "lines", "curves", "parallel", "scatter", "media", "diff", "spent", "main")
+SCRIPTS = ("data", "shared", "bar", "table", "lines", "curves", "panel", "parallel", "scatter", "media", "spent",
+           "diff", "main")  # fmt: skip
 
 
 def write(entries: Sequence[Entry], path: Path) -> str:

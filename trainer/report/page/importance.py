@@ -1,9 +1,9 @@
 """How much of what a metric came to goes with each key: a small robust measure for a first look, no proof.
 
 The share of the variance of the metric's *ranks* that one key explains by itself, less what chance would explain:
-between the values of the key (epsilon squared of Kruskal and Wallis' test; Tomczak and Tomczak, 2014), or, for numbers
-of more than `VALUES` values, along them (Spearman's rank correlation, squared). Ranks, so that one diverged run does
-not decide; keys one by one, so that what only two of them do together is not seen.
+between the values of the key (eta squared of Kruskal and Wallis' test, (H - k + 1) / (n - k); Tomczak and Tomczak,
+2014), or, for numbers of more than `VALUES` values, along them (Spearman's rank correlation, squared). Ranks, so that
+one diverged run does not decide; keys one by one, so that what only two of them do together is not seen.
 """
 
 from __future__ import annotations

@@ -77,7 +77,11 @@ function brief(value) {
   if (!isNumber(value)) return value === null || value === undefined ? "–" : String(value);
   const size = Math.abs(value);
   if (Number.isInteger(value) && size < 1e6) return value.toLocaleString("en");
-  if (size !== 0 && (size < 1e-3 || size >= 1e6)) return value.toExponential(2).replace(/\.?0+e/, "e").replace("e+", "e");
+  if (size !== 0 && (size < 1e-3 || size >= 1e6))
+    return value
+      .toExponential(2)
+      .replace(/\.?0+e/, "e")
+      .replace("e+", "e");
   return String(Number(value.toPrecision(4)));
 }
 
@@ -89,7 +93,9 @@ function duration(seconds) {
 }
 
 const moment = (seconds) =>
-  isNumber(seconds) ? new Date(seconds * 1000).toLocaleString("en-GB", { dateStyle: "medium", timeStyle: "short" }) : "";
+  isNumber(seconds)
+    ? new Date(seconds * 1000).toLocaleString("en-GB", { dateStyle: "medium", timeStyle: "short" })
+    : "";
 
 // A class says by its name what it is; any other value needs its key.
 const keyText = (key, value) => (isClass(keyOf.get(key)) ? brief(value) : `${keyOf.get(key).label} ${brief(value)}`);
@@ -99,7 +105,11 @@ function settingText(setting) {
   const first = runs[setting.members[0]];
   const known = tells.filter((key) => first.keys[key.key] !== null).map((key) => keyText(key.key, first.keys[key.key]));
   if (known.length) return known.join(" · ");
-  return setting.members.length === 1 ? first.name : settings.length === 1 ? "all runs" : `setting ${setting.index + 1}`;
+  return setting.members.length === 1
+    ? first.name
+    : settings.length === 1
+      ? "all runs"
+      : `setting ${setting.index + 1}`;
 }
 
 function runText(run) {
@@ -113,8 +123,10 @@ function runText(run) {
 // ------------------------------------------------------------------------------------------------------------ statistics
 
 // Two-sided 95 % quantiles of Student's t for 1, 2, ... degrees of freedom.
-const T95 = [12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.16, 2.145, 2.131,
-  2.12, 2.11, 2.101, 2.093, 2.086, 2.08, 2.074, 2.069, 2.064, 2.06, 2.056, 2.052, 2.048, 2.045, 2.042];
+const T95 = [
+  12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.16, 2.145, 2.131, 2.12, 2.11,
+  2.101, 2.093, 2.086, 2.08, 2.074, 2.069, 2.064, 2.06, 2.056, 2.052, 2.048, 2.045, 2.042,
+];
 
 // Mean, sample standard deviation and half the 95 % interval of the mean; the last two NaN for one value.
 function summary(values) {

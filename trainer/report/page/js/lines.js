@@ -32,11 +32,13 @@ function runLine(metric, run, options) {
 
 // The runs of a setting as one line: mean, and least to largest or one standard deviation, at common places.
 function bandLine(metric, members, options) {
-  const some = members.map((run) => {
-    const found = curve(metric, run.index);
-    const xs = found && along(options.axis, run.index, found.even.steps);
-    return xs && { run, xs, ys: smooth(found.even.steps, found.even.values, options.half), rows: found.rows };
-  }).filter(Boolean);
+  const some = members
+    .map((run) => {
+      const found = curve(metric, run.index);
+      const xs = found && along(options.axis, run.index, found.even.steps);
+      return xs && { run, xs, ys: smooth(found.even.steps, found.even.values, options.half), rows: found.rows };
+    })
+    .filter(Boolean);
   if (!some.length) return null;
   const xs = common(some.map((one) => one.xs));
   const [ys, low, high, counts] = Array.from({ length: 4 }, () => new Float64Array(xs.length).fill(NaN));
@@ -49,13 +51,25 @@ function bandLine(metric, members, options) {
     low[n] = options.seeds === "sd" ? mean - (sd || 0) : Math.min(...told);
     high[n] = options.seeds === "sd" ? mean + (sd || 0) : Math.max(...told);
   });
-  return { runs: some.map((one) => one.run), setting: members[0].setting, xs, ys, low, high, counts, color: colorOf(members[0]), points: xs.length, rows: Math.max(...some.map((one) => one.rows)) };
+  return {
+    runs: some.map((one) => one.run),
+    setting: members[0].setting,
+    xs,
+    ys,
+    low,
+    high,
+    counts,
+    color: colorOf(members[0]),
+    points: xs.length,
+    rows: Math.max(...some.map((one) => one.rows)),
+  };
 }
 
 // Where all are compared: their own places if these are the same, else 240 between the first and the last.
 function common(all) {
   const [first] = all;
-  if (first.length <= 600 && all.every((xs) => xs.length === first.length && xs.every((x, n) => x === first[n]))) return Array.from(first);
+  if (first.length <= 600 && all.every((xs) => xs.length === first.length && xs.every((x, n) => x === first[n])))
+    return Array.from(first);
   const [low, high] = [Math.min(...all.map((xs) => xs[0])), Math.max(...all.map((xs) => xs[xs.length - 1]))];
   const count = Math.min(240, Math.max(...all.map((xs) => xs.length)));
   if (count < 2 || low === high) return [low];
@@ -66,5 +80,9 @@ function common(all) {
 function linesOf(metric, options) {
   const some = drawn();
   if (options.seeds === "runs") return some.map((run) => runLine(metric, run, options)).filter(Boolean);
-  return shownSettings(some).map(({ members }) => (members.length > 1 ? bandLine(metric, members, options) : runLine(metric, members[0], options))).filter(Boolean);
+  return shownSettings(some)
+    .map(({ members }) =>
+      members.length > 1 ? bandLine(metric, members, options) : runLine(metric, members[0], options),
+    )
+    .filter(Boolean);
 }

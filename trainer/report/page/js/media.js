@@ -8,46 +8,135 @@ section("media", (body) => {
     return null;
   }
   const samples = media.samples;
-  const steps = [...new Set(withSome.flatMap((run) => media.runs[run.index].map(([step]) => step)))].sort((a, b) => a - b);
+  const steps = [...new Set(withSome.flatMap((run) => media.runs[run.index].map(([step]) => step)))].sort(
+    (a, b) => a - b,
+  );
   const most = { value: "5" };
-  const hasMasks = (sample) => media.runs.some((told) => told.some(([, panels]) => Object.keys(panels[sample]?.masks ?? {}).length));
-  const view = { sample: samples.find(hasMasks) ?? samples[0], step: steps[steps.length - 1], opacity: 0.65, errors: true };
+  const hasMasks = (sample) =>
+    media.runs.some((told) => told.some(([, panels]) => Object.keys(panels[sample]?.masks ?? {}).length));
+  const view = {
+    sample: samples.find(hasMasks) ?? samples[0],
+    step: steps[steps.length - 1],
+    opacity: 0.65,
+    errors: true,
+  };
   const masked = samples.some(hasMasks);
   const names = [...new Set(samples.map((sample) => sample.split("  ")[0]))];
   const said = el("output");
-  const slider = el("input", { type: "range", min: 0, max: steps.length - 1, value: steps.length - 1, id: "evaluation", "aria-label": "Evaluation", oninput: () => { view.step = steps[slider.value]; draw(); } });
-  let playing = 0;
-  const play = el("button", { type: "button", title: "Play through the evaluations", disabled: steps.length < 2, onclick: () => {
-    if (playing) { stop(); return; }
-    play.textContent = "❚❚";
-    if (slider.value === slider.max) slider.value = -1;
-    playing = setInterval(() => {
-      slider.value = Number(slider.value) + 1;
+  const slider = el("input", {
+    type: "range",
+    min: 0,
+    max: steps.length - 1,
+    value: steps.length - 1,
+    id: "evaluation",
+    "aria-label": "Evaluation",
+    oninput: () => {
       view.step = steps[slider.value];
       draw();
-      if (slider.value === slider.max) stop();
-    }, 600);
-  } }, "▶");
-  const stop = () => { clearInterval(playing); playing = 0; play.textContent = "▶"; };
-  const opacity = el("input", { type: "range", min: 0, max: 100, value: 65, oninput: () => { view.opacity = opacity.value / 100; draw(); } });
-  const options = [...names.filter((name) => samples.filter((one) => one.startsWith(`${name}  `)).length > 1).map((name) => [`all ${name}`, `${name}: all samples`]), ...samples.map((sample) => [sample, sample])];
+    },
+  });
+  let playing = 0;
+  const play = el(
+    "button",
+    {
+      type: "button",
+      title: "Play through the evaluations",
+      disabled: steps.length < 2,
+      onclick: () => {
+        if (playing) {
+          stop();
+          return;
+        }
+        play.textContent = "❚❚";
+        if (slider.value === slider.max) slider.value = -1;
+        playing = setInterval(() => {
+          slider.value = Number(slider.value) + 1;
+          view.step = steps[slider.value];
+          draw();
+          if (slider.value === slider.max) stop();
+        }, 600);
+      },
+    },
+    "▶",
+  );
+  const stop = () => {
+    clearInterval(playing);
+    playing = 0;
+    play.textContent = "▶";
+  };
+  const opacity = el("input", {
+    type: "range",
+    min: 0,
+    max: 100,
+    value: 65,
+    oninput: () => {
+      view.opacity = opacity.value / 100;
+      draw();
+    },
+  });
+  const options = [
+    ...names
+      .filter((name) => samples.filter((one) => one.startsWith(`${name}  `)).length > 1)
+      .map((name) => [`all ${name}`, `${name}: all samples`]),
+    ...samples.map((sample) => [sample, sample]),
+  ];
   if (!masked) view.sample = options[0][0];
   const stage = el("div.stage");
   const key = el("div.key");
   const note = el("p.note");
   body.append(
-    el("div.controls", {}, choice("Sample", options, view.sample, (sample) => { view.sample = sample; draw(); }),
-      choice("Runs", [2, 5, 8, 11, 23].filter((n) => n < withSome.length || n === 5).map((n) => [String(n), `best ${n}`]).concat([["all", `all ${withSome.length}`], ["marked", "marked ones"]]), "5", (value) => { most.value = value; draw(); }),
+    el(
+      "div.controls",
+      {},
+      choice("Sample", options, view.sample, (sample) => {
+        view.sample = sample;
+        draw();
+      }),
+      choice(
+        "Runs",
+        [2, 5, 8, 11, 23]
+          .filter((n) => n < withSome.length || n === 5)
+          .map((n) => [String(n), `best ${n}`])
+          .concat([
+            ["all", `all ${withSome.length}`],
+            ["marked", "marked ones"],
+          ]),
+        "5",
+        (value) => {
+          most.value = value;
+          draw();
+        },
+      ),
       masked ? el("label", {}, "Overlay", opacity) : null,
-      masked ? el("button.on", { type: "button", onclick: (event) => { view.errors = event.currentTarget.classList.toggle("on"); draw(); } }, "errors") : null),
-    el("div.controls", {}, el("div.timeline", {}, play, slider, said)), stage, key, note);
+      masked
+        ? el(
+            "button.on",
+            {
+              type: "button",
+              onclick: (event) => {
+                view.errors = event.currentTarget.classList.toggle("on");
+                draw();
+              },
+            },
+            "errors",
+          )
+        : null,
+    ),
+    el("div.controls", {}, el("div.timeline", {}, play, slider, said)),
+    stage,
+    key,
+    note,
+  );
 
   const pictures = new Map();
   function picture(index) {
     if (!pictures.has(index)) {
       const image = new Image();
       image.src = media.urls[index];
-      pictures.set(index, image.decode().then(() => image));
+      pictures.set(
+        index,
+        image.decode().then(() => image),
+      );
     }
     return pictures.get(index);
   }
@@ -104,7 +193,11 @@ section("media", (body) => {
 
   // Red where the prediction is not the truth; grey pixels of the truth are left out.
   async function errors(made, panel) {
-    const [image, truth, guess] = await Promise.all([picture(panel.image), pixels(panel.masks.true), pixels(panel.masks.pred)]);
+    const [image, truth, guess] = await Promise.all([
+      picture(panel.image),
+      pixels(panel.masks.true),
+      pixels(panel.masks.pred),
+    ]);
     const brush = size(made, image);
     brush.filter = "grayscale(1)";
     brush.globalAlpha = 0.6;
@@ -129,7 +222,10 @@ section("media", (body) => {
     }
     const others = Object.entries(panel.masks).filter(([name]) => name !== "true");
     const both = "true" in panel.masks && "pred" in panel.masks;
-    if (small) return both && view.errors ? [canvas("", (one) => errors(one, panel))] : others.map(([, mask]) => canvas("", (one) => overlay(one, panel, mask)));
+    if (small)
+      return both && view.errors
+        ? [canvas("", (one) => errors(one, panel))]
+        : others.map(([, mask]) => canvas("", (one) => overlay(one, panel, mask)));
     return [
       ...others.map(([name, mask]) => canvas(name === "pred" ? "predicted" : name, (one) => overlay(one, panel, mask))),
       ...(view.errors && both ? [canvas("errors", (one) => errors(one, panel))] : []),
@@ -146,34 +242,78 @@ section("media", (body) => {
       return made;
     }
     const [step, panels] = found;
-    const all = wanted().map((one) => panels[one]).filter(Boolean);
+    const all = wanted()
+      .map((one) => panels[one])
+      .filter(Boolean);
     if (!all.length) made.append(el("p", {}, "this run has no such sample"));
     made.append(el("div.views", {}, ...all.flatMap((panel) => views(panel, all.length > 1))));
-    made.append(el("p", {}, `step ${brief(step)}${all.length === 1 ? `: ${all[0].caption.replace(/^.*? {2}/, "")}` : ""}`));
+    made.append(
+      el("p", {}, `step ${brief(step)}${all.length === 1 ? `: ${all[0].caption.replace(/^.*? {2}/, "")}` : ""}`),
+    );
     return made;
   }
 
-  const wanted = () => (view.sample.startsWith("all ") ? samples.filter((one) => one.startsWith(`${view.sample.slice(4)}  `)) : [view.sample]);
+  const wanted = () =>
+    view.sample.startsWith("all ")
+      ? samples.filter((one) => one.startsWith(`${view.sample.slice(4)}  `))
+      : [view.sample];
 
   function reference(some) {
-    const known = wanted().map((sample) => some.map((run) => at(run)?.[1][sample]).find(Boolean)).filter((panel) => panel && "true" in panel.masks);
+    const known = wanted()
+      .map((sample) => some.map((run) => at(run)?.[1][sample]).find(Boolean))
+      .filter((panel) => panel && "true" in panel.masks);
     const [panel] = known;
     if (!panel) return [];
-    if (known.length > 1) return [el("div.shot.reference", {}, el("h3", {}, "True masks"), el("div.views", {}, ...known.map((one) => canvas("", (made) => overlay(made, one, one.masks.true)))), el("p", {}, "the same for every run"))];
-    return [el("div.shot.reference", {}, el("h3", {}, view.sample.replace(/^.*? {2}/, "")), el("div.views", {}, canvas("picture", (one) => overlay(one, panel)), canvas("true", (one) => overlay(one, panel, panel.masks.true))), el("p", {}, "the same for every run"))];
+    if (known.length > 1)
+      return [
+        el(
+          "div.shot.reference",
+          {},
+          el("h3", {}, "True masks"),
+          el("div.views", {}, ...known.map((one) => canvas("", (made) => overlay(made, one, one.masks.true)))),
+          el("p", {}, "the same for every run"),
+        ),
+      ];
+    return [
+      el(
+        "div.shot.reference",
+        {},
+        el("h3", {}, view.sample.replace(/^.*? {2}/, "")),
+        el(
+          "div.views",
+          {},
+          canvas("picture", (one) => overlay(one, panel)),
+          canvas("true", (one) => overlay(one, panel, panel.masks.true)),
+        ),
+        el("p", {}, "the same for every run"),
+      ),
+    ];
   }
 
   function draw() {
     const some = chosen();
     said.textContent = `step ${brief(view.step)} (${Number(slider.value) + 1} of ${steps.length})`;
     stage.replaceChildren(...(view.sample.includes("/worst") ? [] : reference(some)), ...some.map(shot));
-    if (!some.length) stage.append(el("p.empty", {}, most.value === "marked" ? "Click lines of the table or the charts to mark runs." : "None of the shown runs has pictures."));
-    key.replaceChildren(...(masked ? Object.entries(media.classes).map(([name, color]) => el("span", {}, swatch(color), name)) : []));
+    if (!some.length)
+      stage.append(
+        el(
+          "p.empty",
+          {},
+          most.value === "marked"
+            ? "Click lines of the table or the charts to mark runs."
+            : "None of the shown runs has pictures.",
+        ),
+      );
+    key.replaceChildren(
+      ...(masked ? Object.entries(media.classes).map(([name, color]) => el("span", {}, swatch(color), name)) : []),
+    );
     const stored = Math.max(...media.stored);
     const kept = Math.max(...media.runs.map((told) => told.length));
     const without = runs.length - withSome.length;
     note.textContent = [
-      kept < stored ? `${kept} of ${stored} evaluations of each run are embedded (the first, the best, the last, and some between)` : "Every evaluation of each run is embedded",
+      kept < stored
+        ? `${kept} of ${stored} evaluations of each run are embedded (the first, the best, the last, and some between)`
+        : "Every evaluation of each run is embedded",
       `, pictures at most ${media.side} pixels wide or high; each run shows its newest one up to the slider.`,
       without ? ` ${without} of ${runs.length} runs have no pictures here.` : "",
     ].join("");
@@ -183,6 +323,8 @@ section("media", (body) => {
   return (what) => {
     if (what !== "hot") draw();
     else if (most.value === "marked") draw();
-    else for (const made of stage.children) made.classList.toggle("hot", state.hot.length === 1 && made.run === state.hot[0]);
+    else
+      for (const made of stage.children)
+        made.classList.toggle("hot", state.hot.length === 1 && made.run === state.hot[0]);
   };
 });

@@ -14,7 +14,9 @@ const tell = (what) => listeners.forEach((listener) => listener(what));
 const shown = () => runs.filter((run) => !state.filtered || state.filtered.has(run.index));
 const drawn = () => shown().filter((run) => !state.hidden.has(run.setting.index));
 const shownSettings = (some = shown()) =>
-  settings.map((setting) => ({ setting, members: some.filter((run) => run.setting === setting) })).filter((one) => one.members.length);
+  settings
+    .map((setting) => ({ setting, members: some.filter((run) => run.setting === setting) }))
+    .filter((one) => one.members.length);
 
 function light(some, pin = false) {
   const same = (a, b) => a.length === b.length && a.every((run, n) => run === b[n]);
@@ -54,16 +56,27 @@ function choice(title, options, value, changed) {
 
 function switches(options, value, changed) {
   const made = el("div.switch", { role: "group" });
-  made.append(...options.map(([id, text, title]) => el("button", {
-    type: "button", title: title ?? "", "aria-pressed": id === value, className: id === value ? "on" : "",
-    onclick: (event) => {
-      for (const button of made.children) {
-        button.classList.toggle("on", button === event.currentTarget);
-        button.setAttribute("aria-pressed", button === event.currentTarget);
-      }
-      changed(id);
-    },
-  }, text)));
+  made.append(
+    ...options.map(([id, text, title]) =>
+      el(
+        "button",
+        {
+          type: "button",
+          title: title ?? "",
+          "aria-pressed": id === value,
+          className: id === value ? "on" : "",
+          onclick: (event) => {
+            for (const button of made.children) {
+              button.classList.toggle("on", button === event.currentTarget);
+              button.setAttribute("aria-pressed", button === event.currentTarget);
+            }
+            changed(id);
+          },
+        },
+        text,
+      ),
+    ),
+  );
   return made;
 }
 
@@ -76,12 +89,26 @@ function showTip(x, y, ...content) {
   tip.style.left = `${left}px`;
   tip.style.top = `${Math.max(4, Math.min(y - height / 2, innerHeight - height - 4))}px`;
 }
-const hideTip = () => { tip.hidden = true; };
-const tipRow = (left, right, color) => el("div.row", {}, el("span", {}, color ? swatch(color) : null, left), el("span", {}, right));
+const hideTip = () => {
+  tip.hidden = true;
+};
+const tipRow = (left, right, color) =>
+  el("div.row", {}, el("span", {}, color ? swatch(color) : null, left), el("span", {}, right));
 
 // -------------------------------------------------------------------------------------------------------------- colors
 
-const PALETTE = ["#4269d0", "#ec8a1c", "#e0559a", "#2aa894", "#8b5cf6", "#5fa83a", "#d9483b", "#2d9fd8", "#9c6b4e", "#b5a112"];
+const PALETTE = [
+  "#4269d0",
+  "#ec8a1c",
+  "#e0559a",
+  "#2aa894",
+  "#8b5cf6",
+  "#5fa83a",
+  "#d9483b",
+  "#2d9fd8",
+  "#9c6b4e",
+  "#b5a112",
+];
 const RAMPS = {
   light: ["#3a1a6b", "#3a4f9f", "#1f7f94", "#28a870", "#8dbf2d", "#e0b000"],
   dark: ["#7a5bd0", "#5b85dd", "#38aabb", "#4cc98c", "#a8dc52", "#fde74c"],
@@ -93,12 +120,20 @@ const style = (name) => getComputedStyle(document.documentElement).getPropertyVa
 function nth(n) {
   const base = PALETTE[n % PALETTE.length];
   const turn = Math.floor(n / PALETTE.length) % 4;
-  return turn === 0 ? base : mixed(base, turn % 2 ? (dark() ? "#ffffff" : "#000000") : dark() ? "#000000" : "#ffffff", turn > 2 ? 0.5 : 0.32);
+  return turn === 0
+    ? base
+    : mixed(base, turn % 2 ? (dark() ? "#ffffff" : "#000000") : dark() ? "#000000" : "#ffffff", turn > 2 ? 0.5 : 0.32);
 }
 
 function mixed(a, b, part) {
   const [x, y] = [a, b].map((color) => [1, 3, 5].map((at) => parseInt(color.slice(at, at + 2), 16)));
-  return `#${x.map((value, n) => Math.round(value + (y[n] - value) * part).toString(16).padStart(2, "0")).join("")}`;
+  return `#${x
+    .map((value, n) =>
+      Math.round(value + (y[n] - value) * part)
+        .toString(16)
+        .padStart(2, "0"),
+    )
+    .join("")}`;
 }
 
 function ramp(part) {
@@ -111,12 +146,21 @@ function ramp(part) {
 // How runs are colored now: by kinds (each with its name) or along a ramp.
 function coloring() {
   const by = state.color;
-  if (by === "setting") return kinds(runs.map((run) => run.setting.index), (index) => settingText(settings[index]));
-  if (by === "run") return kinds(runs.map((run) => run.index), (index) => runText(runs[index]));
+  if (by === "setting")
+    return kinds(
+      runs.map((run) => run.setting.index),
+      (index) => settingText(settings[index]),
+    );
+  if (by === "run")
+    return kinds(
+      runs.map((run) => run.index),
+      (index) => runText(runs[index]),
+    );
   const values = runs.map((run) => (by === "metric" ? run.best[state.metric] : run.keys[by]));
   const distinct = [...new Set(values)].filter((value) => value !== null && value !== undefined);
   const title = by === "metric" ? state.metric : keyOf.get(by).label;
-  if (by !== "metric" && (distinct.length <= 6 || !distinct.every(isNumber))) return kinds(values, (value) => keyText(by, value));
+  if (by !== "metric" && (distinct.length <= 6 || !distinct.every(isNumber)))
+    return kinds(values, (value) => keyText(by, value));
   return scale(values, title, by === "metric" && !better(state.metric));
 }
 
@@ -124,22 +168,37 @@ function kinds(values, name) {
   const distinct = [...new Set(values)];
   if (distinct.every((value) => isNumber(value))) distinct.sort((a, b) => a - b);
   const place = new Map(distinct.map((value, n) => [value, n]));
-  return { kinds: distinct.map((value, n) => ({ name: name(value), color: nth(n), runs: runs.filter((run) => values[run.index] === value) })),
-    of: (run) => nth(place.get(values[run.index])) };
+  return {
+    kinds: distinct.map((value, n) => ({
+      name: name(value),
+      color: nth(n),
+      runs: runs.filter((run) => values[run.index] === value),
+    })),
+    of: (run) => nth(place.get(values[run.index])),
+  };
 }
 
 function scale(values, title, reversed) {
   const known = values.filter(isNumber);
   const [low, high] = [Math.min(...known), Math.max(...known)];
   const log = low > 0 && high / low > 50;
-  const at = (value) => (high === low ? 0.5 : log ? Math.log(value / low) / Math.log(high / low) : (value - low) / (high - low));
+  const at = (value) =>
+    high === low ? 0.5 : log ? Math.log(value / low) / Math.log(high / low) : (value - low) / (high - low);
   const part = (value) => (reversed ? 1 - at(value) : at(value));
-  return { title, low, high, reversed, of: (run) => (isNumber(values[run.index]) ? ramp(part(values[run.index])) : style("faint")) };
+  return {
+    title,
+    low,
+    high,
+    reversed,
+    of: (run) => (isNumber(values[run.index]) ? ramp(part(values[run.index])) : style("faint")),
+  };
 }
 
 let colors = coloring();
 const colorOf = (run) => colors.of(run);
-listeners.push((what) => { if (["color", "theme", "metric"].includes(what)) colors = coloring(); });
+listeners.push((what) => {
+  if (["color", "theme", "metric"].includes(what)) colors = coloring();
+});
 
 // -------------------------------------------------------------------------------------------------------------- charts
 
@@ -163,13 +222,18 @@ function chart(box, height) {
   box.style.height = `${height}px`;
   const made = echarts.init(box, null, { renderer: "canvas" });
   charts.push(made);
-  new ResizeObserver(() => { if (box.clientWidth && box.clientHeight) made.resize(); }).observe(box);
+  new ResizeObserver(() => {
+    if (box.clientWidth && box.clientHeight) made.resize();
+  }).observe(box);
   return made;
 }
 
 const axisStyle = () => ({
-  axisLine: { lineStyle: { color: style("line") } }, axisTick: { show: false }, axisLabel: { color: style("soft"), fontSize: 11.5, hideOverlap: true },
-  splitLine: { lineStyle: { color: style("line"), opacity: 0.7 } }, nameTextStyle: { color: style("soft"), fontSize: 12 },
+  axisLine: { lineStyle: { color: style("line") } },
+  axisTick: { show: false },
+  axisLabel: { color: style("soft"), fontSize: 11.5, hideOverlap: true },
+  splitLine: { lineStyle: { color: style("line"), opacity: 0.7 } },
+  nameTextStyle: { color: style("soft"), fontSize: 12 },
 });
 const FONT = { fontFamily: "system-ui, -apple-system, 'Segoe UI', Roboto, 'DejaVu Sans', sans-serif" };
 const ruler = document.createElement("canvas").getContext("2d");
