@@ -25,7 +25,7 @@ SCREENS = {
     "dark": {"viewport": {"width": 1360, "height": 900}, "color_scheme": "dark"},
     "phone": {"viewport": {"width": 390, "height": 844}, "is_mobile": True, "has_touch": True},
 }
-ALL_SECTIONS = "[...document.querySelectorAll('section .body')].every((body) => body.children.length)"
+ALL_SECTIONS = "[...document.querySelectorAll('section:not([hidden]) .body')].every((body) => body.children.length)"
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +66,7 @@ class Visit:
 
     def see_all(self) -> None:
         """Scrolls through the page, which makes each part when it comes into view."""
-        for section in self.page.locator("section").all():
+        for section in self.page.locator("section:not([hidden])").all():
             section.scroll_into_view_if_needed()
             self.page.wait_for_timeout(60)
         self.page.wait_for_function(ALL_SECTIONS)
