@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import io
 import json
 import re
 from dataclasses import replace
@@ -12,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from tests.runs import history as rows_of
 from tests.runs import panels, run_folder, sweep
@@ -125,6 +127,7 @@ def test_runs_without_rows_metrics_or_a_config_are_on_the_page_too(tmp_path: Pat
     }  # fmt: skip
     assert by_name["diverged"]["best"] == {}
     assert by_name["killed"]["best"]["val/dice"] == pytest.approx(by_name["killed"]["last"]["val/dice"], abs=0.1)
+    assert (by_name["killed"]["best_step"], by_name["other"]["best_step"]) == (16, 2)  # each by what it monitors
     assert facts["monitor"] == "val/dice"
     assert "note" not in facts["metrics"]
     loss = next(told for told in facts["curves"]["train/loss"] if told[0] == list(by_name).index("diverged"))
@@ -140,6 +143,15 @@ def test_a_running_job_is_judged_by_its_history_as_long_as_it_has_no_result(tmp_
     best = max((row for row in rows if "val/dice" in row), key=lambda row: row["val/dice"])
     assert run["best_step"] == best["step"]
     assert run["best"]["val/loss"] == pytest.approx(best["val/loss"], rel=1e-6)
+
+
+def test_a_run_whose_history_was_not_kept_is_judged_by_its_result(tmp_path: Path) -> None:
+    folder = run_folder(tmp_path / "a", rows_of(16, 0.1, 0), {"seed": 0})
+    best = find([str(folder)])[0].best
+    (folder / "metrics.jsonl").unlink()
+    (run,) = gathered(find([str(folder)]))["runs"]
+    assert run["best"]["val/dice"] == best["val/dice"]
+    assert "step" not in run["best"]
 
 
 def test_keys_that_only_follow_from_a_class_beside_them_are_left_out(tmp_path: Path) -> None:
@@ -209,13 +221,14 @@ def test_a_long_history_becomes_a_small_page_that_says_what_it_shows(tmp_path: P
 
 
 def test_epochs_lie_on_a_line_between_their_ends(tmp_path: Path) -> None:
-    rows = [{"step": step, "epoch": step // 10, "time": 0.1 * step, "train/loss": 1.0} for step in range(4, 41, 4)]
-    rows += [{"step": step, "epoch": step // 10, "time": 0.1 * step, "val/dice": 0.5} for step in (10, 20, 30, 40)]
-    folder = run_folder(tmp_path / "a", sorted(rows, key=lambda row: row["step"]), {"seed": 0})
-    history = read(find([str(folder)])[0])
-    assert np.interp(25, history.epoch.steps, history.epoch.values) == pytest.approx(2.5, abs=0.1)
-    assert history.epoch.values[-1] == 4
-    assert isinstance(History().epoch, Curve)
+    rows = [{"step": step, "epoch": step // 10, "time": 0.1 * step, "train/loss": 1.0} for step in range(4, 45, 4)]
+    judged = [{"step": step, "epoch": step // 10, "time": 0.1 * step, "val/dice": 0.5} for step in (20, 40)]
+    every = sorted([*rows, *judged], key=lambda row: row["step"])
+    epoch = read(find([str(run_folder(tmp_path / "judged", every, {"seed": 0}))])[0]).epoch
+    np.testing.assert_allclose(np.interp([5, 10, 25, 44], epoch.steps, epoch.values), [0.5, 1, 2.5, 4.4])
+    epoch = read(find([str(run_folder(tmp_path / "never", rows, {"seed": 0}))])[0]).epoch
+    assert np.interp(24, epoch.steps, epoch.values) == pytest.approx(2.4, abs=0.5)
+    assert len(History().epoch.steps) == 0
 
 
 # -------------------------------------------------------------------------------------------------- importance
@@ -238,6 +251,11 @@ def test_a_scale_is_measured_along_its_values_whatever_their_spacing() -> None:
     lr = [10.0**-n for n in range(12)]
     found = share(lr, [n**3 for n in range(12)])
     assert found == {"share": 1.0, "how": "scale", "correlation": -1.0}
+
+
+def test_what_chance_explains_is_no_importance() -> None:
+    found = share(list("abcdefghij") * 4, np.random.default_rng(0).normal(size=40).tolist())
+    assert found is not None and found["share"] < 0.1
 
 
 def test_one_diverged_run_does_not_decide() -> None:
@@ -287,4 +305,5 @@ def test_a_large_picture_is_made_smaller_and_a_damaged_one_left_out(tmp_path: Pa
     media = gathered(find([str(folder)]))["media"]
     assert [step for step, _ in media["runs"][0]] == [8]
     assert {url.partition(";")[0] for url in media["urls"]} == {"data:image/webp", "data:image/png"}
-    assert sum(map(len, media["urls"])) < 30_000
+    shown = [Image.open(io.BytesIO(base64.b64decode(url.partition(",")[2]))) for url in media["urls"]]
+    assert {picture.size for picture in shown} == {(256, 256)}

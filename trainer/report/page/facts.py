@@ -74,6 +74,8 @@ def run_facts(entry: Entry, history: History, keys: Sequence[str], monitor: str)
     step = history.best_step(entry.monitor or monitor, entry.maximised)
     told = {name: curve.at(step) if step is not None else None for name, curve in history.curves.items()}
     best = {name: number for name, number in told.items() if number is not None}
+    if not history.rows:  # the history was not kept with it
+        best = {name: number for name, number in entry.best.items() if "/" in name and type(number) in (int, float)}
     last = {name: _last(curve.values) for name, curve in history.curves.items()}
     seconds = entry.result.get("seconds") or (float(history.time.values[-1]) if len(history.time.values) else None)
     return {

@@ -56,30 +56,26 @@ class History:
 def read(entry: Entry) -> History:
     """The rows of a run as curves."""
     found: dict[str, tuple[list[int], list[float]]] = {}
-    rows, measured = 0, False
-    ends: tuple[list[int], list[float]] = ([], [])  # of epochs: told exactly by the row of an evaluation
+    rows = 0
+    ends, told = dict[int, int](), dict[int, int]()  # of each epoch its step: exactly, or at the latest
     for row in entry.rows():
         step = row.get("step")
         if not isinstance(step, int):
             continue
         rows += 1
-        evaluated = False
         for key, value in row.items():
             if key == "step" or not (value is None or type(value) in (int, float)):
                 continue
             steps, values = found.setdefault(key, ([], []))
             steps.append(step)
-            values.append(value if value is not None and math.isfinite(value) else math.nan)
-            evaluated = evaluated or key.startswith("val/")
-        epoch = row.get("epoch")
-        if isinstance(epoch, int) and epoch > (ends[1][-1] if ends[1] else 0) and (evaluated or not measured):
-            ends[0].append(step)
-            ends[1].append(epoch)
-        measured = measured or evaluated
+            values.append(math.nan if value is None else value)
+        if isinstance(epoch := row.get("epoch"), int) and epoch:
+            (ends if any(key.startswith("val/") for key in row) else told).setdefault(epoch, step)
     curves = {key: _curve(*columns) for key, columns in found.items()}
     time = curves.pop("time", _curve([], []))
     curves.pop("epoch", None)
-    return History(curves, _epochs(ends, rows and max(map(max, (c[0] for c in found.values())))), time, rows)
+    last = max((steps[-1] for steps, _ in found.values()), default=0)
+    return History(curves, _epochs(ends or told, last), time, rows)
 
 
 def _curve(steps: Iterable[int], values: Iterable[float]) -> Curve:
@@ -92,9 +88,9 @@ def _curve(steps: Iterable[int], values: Iterable[float]) -> Curve:
     return Curve(at.astype(np.uint32), told.astype(np.float32))
 
 
-def _epochs(ends: tuple[list[int], list[float]], last: int) -> Curve:
-    """Epochs as a broken line through their ends, from 0 and on to the last step."""
-    steps, epochs = [0, *ends[0]], [0.0, *ends[1]]
+def _epochs(ends: dict[int, int], last: int) -> Curve:
+    """Epochs as a broken line through the steps at which they end, from 0 and on to the last step."""
+    steps, epochs = [0, *ends.values()], [0.0, *ends]
     if len(steps) == 1:
         return _curve([], [])
     if last > steps[-1]:

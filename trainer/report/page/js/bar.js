@@ -126,7 +126,7 @@ function setTheme(name, keep = false) {
   document.documentElement.dataset.theme = name;
   if (keep)
     try {
-      localStorage.setItem("theme", name);
+      localStorage.setItem("trainer-theme", name);
     } catch {
       /* a page from a file may have no storage */
     }
@@ -137,7 +137,7 @@ function firstTheme() {
   const system = matchMedia("(prefers-color-scheme: dark)");
   let kept = null;
   try {
-    kept = localStorage.getItem("theme");
+    kept = localStorage.getItem("trainer-theme");
   } catch {
     /* the same */
   }

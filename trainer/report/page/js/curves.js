@@ -109,15 +109,19 @@ section("curves", (body) => {
         [...curveTable(metric).values()].filter((told) => told.length > 4).map((told) => told[1]),
       ),
     );
-    const band = {
-      range: "Bands reach from the least to the largest run of a setting, the line is their mean",
-      sd: "Bands are the mean ± one standard deviation over the runs of a setting",
-    }[options.seeds];
+    const parted = several && colors.parted && options.seeds !== "runs";
+    const band =
+      !colors.parted &&
+      {
+        range: "Bands reach from the least to the largest run of a setting, the line is their mean",
+        sd: "Bands are the mean ± one standard deviation over the runs of a setting",
+      }[options.seeds];
     note.textContent = [
       thinned
         ? `Each curve shows up to ${brief(Math.round(data.points * 1.1))} of ${brief(thinned)} points: the least and the largest of every stretch are kept; means and smoothing are of all rows.`
         : "Every logged row is drawn.",
-      band ? `${band}${options.axis !== "step" ? ", where curves end early of those that got so far" : ""}.` : "",
+      band ? `${band}; where only some got so far, it is of those.` : "",
+      parted ? "Runs are drawn singly, since the color parts the runs of a setting." : "",
       options.half ? "Smoothing is an exponential moving average, debiased and weighted by steps." : "",
       coarse ? "" : "Drag to zoom, double-click to go back.",
     ]
@@ -150,8 +154,7 @@ function legendOf(legend) {
     ...colors.kinds
       .filter((kind) => kind.runs.some((run) => visible.has(run)))
       .map((kind) => {
-        const groups = [...new Set(kind.runs.map((run) => run.setting.index))];
-        const off = groups.every((group) => state.hidden.has(group));
+        const off = kind.runs.every((run) => state.hidden.has(run.index));
         const made = el(
           "button",
           {
@@ -161,7 +164,7 @@ function legendOf(legend) {
             onmouseenter: () => light(kind.runs),
             onmouseleave: () => light([]),
             onclick: () => {
-              for (const group of groups) state.hidden[off ? "delete" : "add"](group);
+              for (const run of kind.runs) state.hidden[off ? "delete" : "add"](run.index);
               light([]);
               tell("hidden");
             },

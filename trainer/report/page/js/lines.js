@@ -59,7 +59,7 @@ function bandLine(metric, members, options) {
     low,
     high,
     counts,
-    color: colorOf(members[0]),
+    color: colorOf(...members),
     points: xs.length,
     rows: Math.max(...some.map((one) => one.rows)),
   };
@@ -79,7 +79,8 @@ function common(all) {
 // All lines of a chart, as the options say.
 function linesOf(metric, options) {
   const some = drawn();
-  if (options.seeds === "runs") return some.map((run) => runLine(metric, run, options)).filter(Boolean);
+  if (options.seeds === "runs" || colors.parted)
+    return some.map((run) => runLine(metric, run, options)).filter(Boolean);
   return shownSettings(some)
     .map(({ members }) =>
       members.length > 1 ? bandLine(metric, members, options) : runLine(metric, members[0], options),

@@ -2,7 +2,7 @@
 
 const state = {
   filtered: null, // a Set of runs that the brushes let pass; null without a brush
-  hidden: new Set(), // settings that are switched off in the legend
+  hidden: new Set(), // runs that are switched off in the legend
   hot: [], // runs under the mouse, or else those that are pinned
   pinned: [],
   color: settings.length === 1 ? "run" : settings.length <= 12 ? "setting" : "metric",
@@ -12,7 +12,7 @@ const state = {
 const listeners = [];
 const tell = (what) => listeners.forEach((listener) => listener(what));
 const shown = () => runs.filter((run) => !state.filtered || state.filtered.has(run.index));
-const drawn = () => shown().filter((run) => !state.hidden.has(run.setting.index));
+const drawn = () => shown().filter((run) => !state.hidden.has(run.index));
 const shownSettings = (some = shown()) =>
   settings
     .map((setting) => ({ setting, members: some.filter((run) => run.setting === setting) }))
@@ -174,7 +174,8 @@ function kinds(values, name) {
       color: nth(n),
       runs: runs.filter((run) => values[run.index] === value),
     })),
-    of: (run) => nth(place.get(values[run.index])),
+    of: (some) => nth(place.get(values[some[0].index])),
+    parted: settings.some(({ members }) => new Set(members.map((run) => values[run])).size > 1), // within a setting
   };
 }
 
@@ -190,12 +191,15 @@ function scale(values, title, reversed) {
     low,
     high,
     reversed,
-    of: (run) => (isNumber(values[run.index]) ? ramp(part(values[run.index])) : style("faint")),
+    of: (some) => {
+      const { n, mean } = summary(some.map((run) => values[run.index]));
+      return n ? ramp(part(mean)) : style("faint");
+    },
   };
 }
 
 let colors = coloring();
-const colorOf = (run) => colors.of(run);
+const colorOf = (...some) => colors.of(some); // of a run, or of runs that are drawn as one
 listeners.push((what) => {
   if (["color", "theme", "metric"].includes(what)) colors = coloring();
 });

@@ -129,9 +129,7 @@ section("table", (body) => {
 
   function row(line, all, best, child = false) {
     const cells = all.map((column) => cell(column, line, !child && best.get(column.id) === line));
-    cells[0].prepend(
-      swatch(view.by === "setting" && !child && state.color === "run" ? style("faint") : colorOf(line.runs[0])),
-    );
+    cells[0].prepend(swatch(line.runs.length > 1 && colors.parted ? style("line") : colorOf(...line.runs)));
     if (child)
       cells[0].replaceChildren(
         swatch(colorOf(line.runs[0])),
