@@ -206,7 +206,7 @@ function panel(metric, options) {
       ...near.map(({ one, y }) => {
         const row = tipRow(
           name(one),
-          one.low
+          one.low && !narrow()
             ? `${brief(y)}  (${brief(between(one.xs, one.low, x))} … ${brief(between(one.xs, one.high, x))})`
             : brief(y),
           one.color,

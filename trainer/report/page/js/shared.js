@@ -86,8 +86,9 @@ function showTip(x, y, ...content) {
   tip.hidden = false;
   const { width, height } = tip.getBoundingClientRect();
   const left = x + 16 + width > innerWidth ? Math.max(4, x - width - 16) : x + 16;
-  tip.style.left = `${left}px`;
-  tip.style.top = `${Math.max(4, Math.min(y - height / 2, innerHeight - height - 4))}px`;
+  const top = Math.max(4, Math.min(y - height / 2, innerHeight - height - 4));
+  tip.style.left = `${narrow() ? 6 : left}px`; // on a phone at the foot of the window, where no finger is
+  tip.style.top = `${narrow() ? innerHeight - height - 6 : top}px`;
 }
 const hideTip = () => {
   tip.hidden = true;
