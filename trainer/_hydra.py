@@ -46,7 +46,8 @@ def conf_dirs() -> list[Path]:
 
 def options(group: str) -> list[str]:
     """The files of a config group, from every folder, sorted."""
-    return sorted({file.stem for folder in conf_dirs() for file in (folder / group).glob("*.yaml")})
+    ours = set(LAUNCHERS) if group == "hydra/launcher" else set[str]()
+    return sorted(ours | {file.stem for folder in conf_dirs() for file in (folder / group).glob("*.yaml")})
 
 
 def groups() -> list[str]:

@@ -40,7 +40,8 @@ class Watcher(Protocol):
         """A job has ended.
 
         Args:
-            why: what killed it, empty where it ended by itself. again: whether it was not tried, through no fault of it.
+            why: what it ended with, for where its folder does not tell.
+            again: whether it could not be tried, through no fault of its own.
         """
 
 
@@ -140,7 +141,7 @@ class Local:
 
 def _why(code: int) -> str:
     if code >= 0 or code == LOST:
-        return ""
+        return f"its process left with exit code {code}" if code > 0 else ""
     return f"killed by {signal.Signals(-code).name}" + (": was the memory enough?" if -code == signal.SIGKILL else "")
 
 

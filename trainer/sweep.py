@@ -175,8 +175,9 @@ class Sweep:
             self._again[key] += 1
             self._tried.discard(key)
             return
-        if why and folder.state() == "killed":
-            folder.write_status(error=why)
+        if why and folder.state() in ("killed", "not started"):
+            folder.create()
+            folder.write_status(state="failed", error=why)
         if self.launcher.several or folder.state() != "finished":
             ended = sum(self._over(other) for other in self.jobs)
             print(f"{f'{ended}/{len(self.jobs)}':>9}{line(folder)}", flush=True)
