@@ -174,8 +174,8 @@ class _Nursery:
             Path("/proc/self/oom_score_adj").write_text("500")
         if out is not None:
             file = os.open(out, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-            for stream in (sys.stdout, sys.stderr):
-                os.dup2(file, stream.fileno())
+            for number in {1, 2, sys.stdout.fileno(), sys.stderr.fileno()}:
+                os.dup2(file, number)
             os.close(file)
         os.environ.update(env)
         target(*args)
