@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from tests.commands import Command, Ended, command
+from tests.commands import Command, Ended
 from tests.remains import differences, rows
 
 SMALL = ["experiment=digits", "model=mlp", "debug=quick", "epochs=1", "wandb.mode=disabled", "world.threads=1"]
@@ -62,6 +62,11 @@ def offspring(pid: int) -> list[int]:
 def family(pid: int) -> list[int]:
     """A process and all that came of it."""
     return [pid, *(one for child in offspring(pid) for one in family(child))]
+
+
+def typed(home: Path, *words: str, env: Mapping[str, str] | None = None) -> Ended:
+    """Types a sweep, and waits for its end; on a machine with other work that may take its time."""
+    return Command("train", *words, cwd=home, env=env).wait(200)
 
 
 def kill(*pids: int, number: int = signal.SIGKILL) -> None:
@@ -129,14 +134,16 @@ def blows(count: int, jobs: int, chance: random.Random) -> list[Blow]:
 
 def torment(launcher: str, home: Path, whole: Path, kills: int, seeds: int, epochs: int, seed: int) -> Account:
     """A sweep in the folder `home` that is killed so often, compared with the one in the folder `whole`."""
-    account, typed = Account(launcher, 4 * seeds), words(seeds, epochs, launcher)
+    account = Account(launcher, 4 * seeds)
     home.mkdir(parents=True)
     done: dict[str, str] = {}  # what is finished stays as it is
-    running = _Sweep(home, typed, account)
+    running = _Sweep(home, words(seeds, epochs, launcher), account)
     for blow in blows(kills, account.jobs, random.Random(f"{seed} {launcher}")):
-        until(partial(running.come, blow.finished), 300)
-        time.sleep(blow.pause)
-        running.strike(blow.kind)
+        struck = False
+        while not struck:
+            until(partial(running.come, blow.finished), 300)
+            time.sleep(blow.pause)
+            struck = running.strike(blow.kind)
         _remember(home, done)
     while running.end().code != 0:
         _remember(home, done)
@@ -145,7 +152,7 @@ def torment(launcher: str, home: Path, whole: Path, kills: int, seeds: int, epoc
             return account
         running.start()
     begin = time.monotonic()
-    answer = command("train", *typed, cwd=home)
+    answer = typed(home, *words(seeds, epochs, launcher))
     account.last = time.monotonic() - begin
     if answer.code or "job 1 of" in answer.out or "to do" in answer.out:
         account.faults.append(f"the last call does not just answer: {answer.out[:500]}")
@@ -180,13 +187,13 @@ def _remember(home: Path, done: dict[str, str]) -> None:
 class _Sweep:
     """The command that sweeps, typed again whenever it has ended."""
 
-    def __init__(self, home: Path, typed: list[str], account: Account) -> None:
-        self.home, self.typed, self.account, self.said = home, typed, account, ""
+    def __init__(self, home: Path, words: list[str], account: Account) -> None:
+        self.home, self.words, self.account, self.said = home, words, account, ""
         self.start()
 
     def start(self) -> None:
         self.account.calls += 1
-        self.command = Command("train", *self.typed, cwd=self.home)
+        self.command = Command("train", *self.words, cwd=self.home)
 
     def end(self) -> Ended:
         ended = self.command.wait(300)
@@ -209,17 +216,21 @@ class _Sweep:
         """The processes of jobs: what was forked by the one that forks, or started by submitit's controllers."""
         return [job for between in offspring(self.command.process.pid or 0) for job in offspring(between)]
 
-    def strike(self, kind: str) -> None:
+    def strike(self, kind: str) -> bool:
+        """Kills; whether there was anything to be killed."""
         parent = self.command.process.pid or 0
-        alive = {"parent": [parent], "child": self._jobs()[:1], "all": family(parent), "forking": offspring(parent)[:1]}
+        if self.command.process.exitcode is not None or not (jobs := self._jobs()):
+            return False
+        alive = {"parent": [parent], "child": jobs[:1], "all": family(parent), "forking": offspring(parent)[:1]}
         before = self._steps()
         kill(*alive[kind])
-        self.account.fell[kind] += bool(alive[kind])
+        self.account.fell[kind] += 1
         if kind in ("parent", "all"):
             self.command.process.join()
             self.end()
             self.start()
         self.account.twice += sum(before.values()) if kind in ("child", "all") else 0
+        return True
 
     def _steps(self) -> dict[str, int]:
         """Of each job that trains the steps that came after its last checkpoint, which a kill has done again."""

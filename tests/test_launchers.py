@@ -28,8 +28,11 @@ class Seen:
         self.unwanted, self.order = unwanted, list[str]()
         self.ended: dict[str, tuple[str, bool]] = {}
 
-    def wanted(self, key: str) -> bool:
-        return key != self.unwanted
+    def over(self, key: str) -> bool:
+        return key == self.unwanted
+
+    def held(self, key: str) -> bool:
+        return key == "x" and "c" not in self.ended  # by another process
 
     def begun(self, key: str) -> None:
         self.order.append(key)
@@ -77,6 +80,11 @@ def test_one_after_the_other_in_their_order_without_those_that_are_not_wanted(tm
     assert seen.order == ["a", "c"]
     assert seen.ended == {"a": ("", False), "c": ("", False)}
     assert most_at_once(notes(tmp_path, "ac")) == 1
+
+
+def test_what_another_process_has_comes_when_it_is_free(tmp_path: Path) -> None:
+    assert ran(Local(), tmp_path, "xabc").order == ["a", "b", "c", "x"]
+    assert ran(Local(), tmp_path, "x").order == []
 
 
 def test_several_at_once_share_the_processors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

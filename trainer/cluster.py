@@ -15,7 +15,7 @@ from typing import Any
 
 from trainer.errors import ConfigError
 from trainer.folder import write_whole
-from trainer.launchers import BUSY, Item, Watcher, at_once, check_n_jobs, processors
+from trainer.launchers import BUSY, Item, Watcher, at_once, check_n_jobs, next_of, processors
 
 POLL = 0.5  # seconds between two looks at the jobs
 SHARED = ("name", "timeout_min", "mem_gb", "nodes", "cpus_per_task", "gpus_per_node", "tasks_per_node")
@@ -113,14 +113,17 @@ class Submitit:
         most = len(items) if self.cluster == "slurm" else at_once(self.n_jobs)
         while (self._running or waiting) and not (self.ended and (self.cluster == "slurm" or not self._running)):
             chosen: list[str] = []
-            while waiting and not self.ended and len(self._running) + len(chosen) < most:
-                if watcher.wanted(key := waiting.popleft()):
-                    watcher.begun(key)
-                    if (known := self._queued(folder, key)) is not None:
-                        self._running[key] = known
-                    else:
-                        chosen.append(key)
+            while not self.ended and len(self._running) + len(chosen) < most:
+                if (key := next_of(waiting, watcher)) is None:
+                    break
+                watcher.begun(key)
+                if (known := self._queued(folder, key)) is not None:
+                    self._running[key] = known
+                else:
+                    chosen.append(key)
             self._submit(executor, folder, {key: items[key] for key in chosen}, most)
+            if not self._running:
+                return  # others have what is left
             time.sleep(POLL)
             for key in [key for key, job in self._running.items() if job.done()]:
                 watcher.done(key, *self._ended(self._running.pop(key)))

@@ -31,8 +31,11 @@ class Item:
 class Watcher(Protocol):
     """Who has the jobs done, and is told of them."""
 
-    def wanted(self, key: str) -> bool:
-        """Whether a job is still to be done when its turn comes."""
+    def over(self, key: str) -> bool:
+        """Whether nothing is left to do of a job when its turn comes."""
+
+    def held(self, key: str) -> bool:
+        """Whether another process has it at that moment."""
 
     def begun(self, key: str) -> None: ...
 
@@ -107,22 +110,20 @@ class Local:
         gpus = Gpus(visible() if self.several else [], self.jobs_per_gpu)
         most = at_once(self.n_jobs, gpus.places)
         while running or (waiting and not self.ended):
-            while waiting and not self.ended and len(running) < most:
-                if not watcher.wanted(waiting[0]):
-                    waiting.popleft()
-                    continue
+            while not self.ended and len(running) < most and (key := next_of(waiting, watcher)) is not None:
                 held = gpus.take() if gpus.gpus else None
                 if gpus.gpus and held is None:
+                    waiting.appendleft(key)
                     break
-                key = waiting.popleft()
                 running[key] = held
                 watcher.begun(key)
                 self._start(key, items[key], most, held)
+            if not running:
+                if not gpus.gpus or not waiting:
+                    return  # others have what is left
+                time.sleep(1.0)  # or all GPUs
             full = len(running) == most or not waiting or self.ended
-            ended = self._children.wait(None if full else 1.0)
-            if waiting and not running:
-                time.sleep(1.0)  # others have all GPUs
-            for key, code in ended.items():
+            for key, code in self._children.wait(None if full else 1.0).items():
                 if (held := running.pop(key)) is not None:
                     held.close()
                 watcher.done(key, _why(code), code in (BUSY, LOST))
@@ -143,6 +144,18 @@ def _why(code: int) -> str:
     if code >= 0 or code == LOST:
         return f"its process left with exit code {code}" if code > 0 else ""
     return f"killed by {signal.Signals(-code).name}" + (": was the memory enough?" if -code == signal.SIGKILL else "")
+
+
+def next_of(waiting: deque[str], watcher: Watcher) -> str | None:
+    """Takes the first job that may begin now; those that others have come last, and those that are over go."""
+    for _ in range(len(waiting)):
+        key = waiting.popleft()
+        if watcher.over(key):
+            continue
+        if not watcher.held(key):
+            return key
+        waiting.append(key)
+    return None
 
 
 def at_once(n_jobs: int, places: int = 0) -> int:

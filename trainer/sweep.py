@@ -104,6 +104,7 @@ class Sweep:
         self._began = time.time()
         self._tried: set[str] = set()
         self._again: Counter[str] = Counter()
+        self._running: set[str] = set()
 
     def add(self, jobs: Iterable[Job]) -> list[str]:
         """More jobs, and the key of each; one of the same content is the same job."""
@@ -123,9 +124,9 @@ class Sweep:
         _note(self.places.values(), self.jobs.values())
         waited = False
         with self._signals():
-            while not self.signal and (missing := [key for key in self.jobs if not self._over(key)]):
-                if free := [key for key in missing if not self.places[key].folder.held]:
-                    self._launch(free)
+            while not self.signal and (missing := [key for key in self.jobs if not self.over(key)]):
+                if not all(self.held(key) for key in missing):
+                    self._launch(missing)
                     continue
                 if not waited:
                     names = "\n".join(f"  {self.places[key].folder.path.name}" for key in missing)
@@ -139,7 +140,7 @@ class Sweep:
     def status(self, key: str) -> dict[str, Any]:
         return self.places[key].folder.read_status()
 
-    def _over(self, key: str) -> bool:
+    def over(self, key: str) -> bool:
         """Whether nothing is left to do: it is finished, or was tried by this sweep or by one beside it."""
         at, status = self.places[key], self.status(key)
         if status.get("state") == "finished" and at.resume != "never":
@@ -157,30 +158,33 @@ class Sweep:
             print(f"\n{len(keys)} of {len(self.jobs)} jobs to do; what they print: {shown(output.parent)}", flush=True)
         self.launcher.run(items, self)
 
-    def wanted(self, key: str) -> bool:
-        """As `Watcher.wanted`."""
-        return not self._over(key) and not self.places[key].folder.held
+    def held(self, key: str) -> bool:
+        """As `Watcher.held`."""
+        return self.places[key].folder.held
 
     def begun(self, key: str) -> None:
         """As `Watcher.begun`."""
         self._tried.add(key)
+        self._running.add(key)
         if not self.launcher.several:
             number = list(self.jobs).index(key) + 1
             print(f"\njob {number} of {len(self.jobs)}  {self.places[key].folder}", flush=True)
 
     def done(self, key: str, why: str, again: bool) -> None:
         """As `Watcher.done`."""
+        self._running.discard(key)
         folder = self.places[key].folder
         if again and self._again[key] < 5:
             self._again[key] += 1
             self._tried.discard(key)
             return
-        if why and folder.state() in ("killed", "not started"):
-            folder.create()
-            folder.write_status(state="failed", error=why)
+        if why and folder.state() == "killed":
+            folder.write_status(error=why)
+        elif why and folder.state() == "not started":
+            _failed(folder, why)
         if self.launcher.several or folder.state() != "finished":
-            ended = sum(self._over(other) for other in self.jobs)
-            print(f"{f'{ended}/{len(self.jobs)}':>9}{line(folder)}", flush=True)
+            ended = sum(self.over(other) for other in self.jobs if other not in self._running)
+            print(f"{f'{ended} of {len(self.jobs)}':>11}{line(folder)}", flush=True)
 
     @contextlib.contextmanager
     def _signals(self) -> Iterator[None]:
