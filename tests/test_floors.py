@@ -27,8 +27,7 @@ FLOORS = {
     "_hydra": 4, "_multirun": 4, "signatures": 4, "scheduling": 4, "consistency": 4, "config": 4, "overrides": 4,
     "preview": 4, "build": 4,
     "cli": 5, "run": 5, "help": 5, "sweep": 5, "report": 5, "sync": 5, "fetch": 5, "agent": 5, "dashboard": 5,
-    "children": 5, "preflight": 5, "gpus": 5, "launchers": 5,
-    "out_of_memory": 5,
+    "children": 5, "preflight": 5, "gpus": 5, "launchers": 5, "cluster": 5, "out_of_memory": 5,
     "__init__": 5,
 }  # fmt: skip
 

@@ -46,7 +46,8 @@ def conf_dirs() -> list[Path]:
 
 def options(group: str) -> list[str]:
     """The files of a config group, from every folder, sorted."""
-    return sorted({file.stem for folder in conf_dirs() for file in (folder / group).glob("*.yaml")})
+    ours = set(LAUNCHERS) if group == "hydra/launcher" else set[str]()
+    return sorted(ours | {file.stem for folder in conf_dirs() for file in (folder / group).glob("*.yaml")})
 
 
 def groups() -> list[str]:
@@ -85,12 +86,23 @@ def _spelt_out(word: str) -> list[str]:
 # --------------------------------------------------------------------------------------------------------- composing
 
 
+_LOCAL, _SUBMITIT = "trainer.launchers.Local", "trainer.cluster.Submitit"
+_SLURM = {
+    "_target_": _SUBMITIT, "cluster": "slurm", "timeout_min": 240, "max_num_timeout": 50, "signal_delay_s": 120,
+    "array_parallelism": 16, "nodes": 1, "tasks_per_node": 1, "gpus_per_node": 1, "cpus_per_task": 8, "mem_gb": 32,
+    "name": "trainer", "partition": None, "account": None, "qos": None, "constraint": None, "exclude": None,
+    "gres": None, "comment": None, "setup": None, "additional_parameters": {},
+}  # fmt: skip
 LAUNCHERS = {
-    "basic": {"n_jobs": 1, "jobs_per_gpu": 1},
-    "joblib": {"n_jobs": -1, "jobs_per_gpu": 1},
-}
-"""What launches the jobs of a sweep on this machine, under the names that Hydra's users know. Both are ours: in Hydra's
-a job that is killed takes the sweep with it, and a Ctrl-C ends jobs that have not saved."""
+    "basic": {"_target_": _LOCAL, "n_jobs": 1, "jobs_per_gpu": 1},
+    "joblib": {"_target_": _LOCAL, "n_jobs": -1, "jobs_per_gpu": 1},
+    "slurm": _SLURM,
+    "submitit_slurm": _SLURM,
+    "submitit_local": {"_target_": _SUBMITIT, "cluster": "local", "n_jobs": -1, "timeout_min": 1440,
+                       "max_num_timeout": 50},
+}  # fmt: skip
+"""What launches the jobs of a sweep, under the names that Hydra's users know. All are ours: in Hydra's a job that is
+killed takes the sweep with it, and a Ctrl-C ends jobs that have not saved."""
 
 
 @functools.cache
@@ -107,8 +119,7 @@ def prepare() -> None:
                 search_path.append("trainer", f"file://{folder}")
 
     Plugins.instance().register(TrainerSearchPath)
-    for name, values in LAUNCHERS.items():  # in the place of a plugin of that name, which has registered its own by now
-        node = {"_target_": "trainer.launchers.Local", **values}
+    for name, node in LAUNCHERS.items():  # in the place of a plugin of that name, which has registered its own by now
         ConfigStore.instance().store(name, node, group="hydra/launcher", provider="trainer")
     import_from_here()
 
@@ -194,14 +205,6 @@ def _refuse_twins(loader: Any, overrides: Sequence[str]) -> None:
         for name, node in loader.repository.load_config(entry.config_path).config.items():
             if "_target_" in (node or ()) and (first := holders.setdefault(str(name), file)) != file:
                 raise ConfigError(f"hooks: {first} and {file} both define {name}; rename one")
-
-
-def job() -> tuple[list[str], dict[str, str]]:
-    """The overrides and the choices of the job that Hydra runs at this moment."""
-    from hydra.core.hydra_config import HydraConfig
-
-    settings = HydraConfig.get()
-    return list(settings.overrides.task), _choices(settings)
 
 
 def _choices(settings: Any) -> dict[str, str]:

@@ -1,16 +1,15 @@
-"""Several jobs from one command line, as Hydra reads it: their words, their configs, the launcher that runs them."""
+"""Several jobs from one command line, as Hydra reads it: their words and their configs."""
 
 from __future__ import annotations
 
 import copy
-import json
 import re
-from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra.errors import HydraException
-from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from trainer import _hydra
@@ -93,56 +92,3 @@ class Composer:
         """Whether the word sets a value and chooses no file: of a dotted key, or of a top-level one, no group."""
         key = re.match(r"[+~]*([\w.]+)=", word)
         return key is not None and not key[1].startswith("hydra.") and key[1] not in self._groups
-
-
-# ------------------------------------------------------------------------------------------------ launchers of Hydra's
-
-
-class _Frozen(ConfigLoaderImpl):
-    """What a launcher asks for the config of a job: the one that was composed when the sweep began.
-
-    It travels as the only word of the job, so that a file that is edited while jobs wait changes none of them.
-    """
-
-    def __init__(self) -> None:
-        pass
-
-    def load_sweep_config(self, master_config: DictConfig, sweep_overrides: list[str]) -> DictConfig:
-        job = json.loads(sweep_overrides[0])
-        cfg: DictConfig = OmegaConf.create(job["config"])
-        cfg.hydra = copy.deepcopy(master_config.hydra)
-        with open_dict(cfg):
-            cfg.hydra.overrides.task = job["words"]
-            cfg.hydra.runtime.choices = job["choices"]
-        return cfg
-
-
-def launch(
-    node: DictConfig, runs: str, jobs: Iterable[tuple[Sequence[str], DictConfig, dict[str, Any]]],
-    task: Callable[[DictConfig], Any],
-) -> None:  # fmt: skip
-    """Has a launcher that is a plugin of Hydra's run the jobs, and waits for them.
-
-    Args:
-        node: the `hydra` node of the command line. runs: the folder for what the launcher writes.
-        jobs: of each its words, its config and its choices. task: a picklable callable; its errors are its own.
-    """
-    from hydra._internal.callbacks import Callbacks
-    from hydra.core.plugins import Plugins
-    from hydra.types import HydraContext
-
-    _hydra.prepare()
-    node = copy.deepcopy(node)
-    with open_dict(node):
-        node.sweep.dir = runs
-    master = OmegaConf.create({"hydra": node})
-    callbacks = Callbacks(master)
-    context = HydraContext(config_loader=_Frozen(), callbacks=callbacks)
-    launcher = Plugins.instance().instantiate_launcher(hydra_context=context, task_function=task, config=master)
-    callbacks.on_multirun_start(config=master, config_name=_hydra.CONFIG_NAME)
-    words = [
-        [json.dumps({"words": list(job), "config": OmegaConf.to_container(cfg), "choices": choices})]
-        for job, cfg, choices in jobs
-    ]
-    launcher.launch(words, initial_job_idx=0)
-    callbacks.on_multirun_end(config=master, config_name=_hydra.CONFIG_NAME)

@@ -20,8 +20,12 @@ from typing import Any
 
 from trainer.signals import NUMBERS
 
+SAVE = signal.SIGUSR1
+"""At which a run saves and ends; unlike SIGHUP it does so below `nohup`, too."""
+
 PRELOADED = ("trainer.run", "trainer.build", "trainer.tracking.shipper", "torch._dynamo", "PIL.PngImagePlugin")
-KILLED = -int(signal.SIGKILL)
+LOST = -int(SAVE)
+"""The exit code of a child that was told to save since the process that forks is gone."""
 
 Task = tuple[Callable[..., Any], Sequence[Any], Mapping[str, str], Path | None]
 
@@ -30,18 +34,25 @@ class Children:
     """Runs functions in processes of their own, several at once.
 
     A child is in a process group of its own, so that a Ctrl-C in the terminal reaches it by `end` alone. If this
-    process is gone, however, each child gets SIGHUP, at which a run saves and ends.
+    process is gone, however, each child gets SIGUSR1, at which a run saves and ends.
     """
 
     def __init__(self) -> None:
-        self._pids: dict[str, int] = {}
+        self._pids: dict[str, int] = {}  # 0 while it is being forked
         self._pipe: Connection | None = None
+        self._nursery = 0
+        self._number = 0  # the signal that ended all
 
     def close(self) -> None:
-        """Ends the process that forks; children that are running get SIGHUP."""
-        if self._pipe is not None:
-            self._pipe.close()
-            self._pipe = None
+        """Ends the process that forks; children that are running save and end, which is waited for."""
+        if self._pipe is None:
+            return
+        if not self._pids:  # it may be importing still
+            os.kill(self._nursery, signal.SIGKILL)
+        self._pipe.close()
+        self._pipe = None
+        with contextlib.suppress(ChildProcessError):
+            os.waitpid(self._nursery, 0)
 
     def prepare(self) -> None:
         """Starts the process that forks; it imports while this one goes on. To be called before a GPU is touched."""
@@ -50,14 +61,13 @@ class Children:
         self._pipe, theirs = multiprocessing.Pipe()
         for stream in (sys.stdout, sys.stderr):
             stream.flush()  # or each child would write it, too
-        if os.fork() == 0:
-            code = 1
+        self._nursery = os.fork()
+        if self._nursery == 0:
             try:
                 self._pipe.close()
                 _Nursery(theirs).serve()
-                code = 0
             finally:
-                os._exit(code)
+                os._exit(0)
         theirs.close()
 
     def start(self, key: str, target: Callable[..., Any], *args: Any,
@@ -71,10 +81,13 @@ class Children:
         self.prepare()
         assert self._pipe is not None
         self._pids[key] = 0
-        self._pipe.send((key, (target, args, dict(env or {}), output)))
+        with contextlib.suppress(OSError):  # the process that forks is gone, which `wait` tells
+            self._pipe.send((key, (target, args, dict(env or {}), output)))
 
     def wait(self, seconds: float | None = None) -> dict[str, int]:
         """The exit codes of those that have ended since, -n of one that signal n has killed; waits for the first.
+
+        All are `LOST` if the process that forks was killed; they may be saving still.
 
         Args:
             seconds: how long at most; None has no limit.
@@ -87,20 +100,22 @@ class Children:
                 key, kind, number = self._pipe.recv()
                 if kind == "started":
                     self._pids[key] = number
+                    if self._number:  # that came while it was being forked
+                        _send(number, self._number)
                 else:
                     self._pids.pop(key, None)
                     ended[key] = number
-        except (EOFError, ConnectionError):  # the process that forks was killed, and each child got SIGHUP
-            ended |= dict.fromkeys(self._pids, KILLED)
+        except (EOFError, ConnectionError):
+            ended |= dict.fromkeys(self._pids, LOST)
             self._pids.clear()
             self.close()
         return ended
 
     def end(self, number: int) -> None:
-        """Sends a signal to every child."""
-        for pid in filter(None, self._pids.values()):
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, number)
+        """Sends a signal to every child, also to one that is being forked."""
+        self._number = number
+        for pid in filter(None, list(self._pids.values())):
+            _send(pid, number)
 
 
 class _Nursery:
@@ -109,8 +124,11 @@ class _Nursery:
     def __init__(self, pipe: Connection) -> None:
         self.pipe = pipe
         self.children: dict[int, tuple[str, multiprocessing.process.BaseProcess]] = {}  # by sentinel
-        # A child gets signals from the sweep alone; those that were ignored before stay so in it.
-        self.before = {number: signal.signal(number, signal.SIG_IGN) for number in NUMBERS}
+        # Here they wait for ever; in a child from before its first line until it may be ended by them.
+        signal.pthread_sigmask(signal.SIG_BLOCK, NUMBERS)
+        for number in NUMBERS:
+            if signal.getsignal(number) is not signal.SIG_IGN:  # nohup and background jobs stay deaf
+                signal.signal(number, signal.SIG_DFL)
 
     def serve(self) -> None:
         for module in PRELOADED:
@@ -141,8 +159,7 @@ class _Nursery:
     def _leave(self) -> None:
         """The sweep is gone: its jobs save and end."""
         for _, child in self.children.values():
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(child.pid or 0, signal.SIGHUP)
+            _send(child.pid or 0, SAVE)
         for _, child in self.children.values():
             child.join()
 
@@ -151,23 +168,27 @@ class _Nursery:
         nursery = os.getppid()
         self.pipe.close()
         os.setpgid(0, 0)
-        for number, handler in self.before.items():
-            signal.signal(number, handler if handler is not None else signal.SIG_DFL)
         _end_with(nursery)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, NUMBERS)
         with contextlib.suppress(OSError):  # where memory runs out, a job is killed rather than the sweep
             Path("/proc/self/oom_score_adj").write_text("500")
         if out is not None:
             file = os.open(out, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-            for stream in (sys.stdout, sys.stderr):
-                os.dup2(file, stream.fileno())
+            for number in {1, 2, sys.stdout.fileno(), sys.stderr.fileno()}:
+                os.dup2(file, number)
             os.close(file)
         os.environ.update(env)
         target(*args)
 
 
+def _send(pid: int, number: int) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, number)
+
+
 def _end_with(parent: int) -> None:
-    """Has Linux send SIGHUP to this process when its parent ends."""
+    """Has Linux send `SAVE` to this process when its parent ends."""
     if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(1, signal.SIGHUP)  # PR_SET_PDEATHSIG
+        ctypes.CDLL(None).prctl(1, SAVE)  # PR_SET_PDEATHSIG
         if os.getppid() != parent:
-            os.kill(os.getpid(), signal.SIGHUP)
+            os.kill(os.getpid(), SAVE)

@@ -137,7 +137,7 @@ class RunFolder:
         _HELD.add(file)
         try:
             try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                _lock(file)
             except OSError as error:
                 holder = os.read(file, 200).decode(errors="replace").strip() or "another process"
                 raise BusyError(f"{self}: {holder} is training here; wait for it, or use another name=") from error
@@ -166,6 +166,19 @@ class RunFolder:
         status = {**self.read_status(), **changes, "updated": round(time.time(), 3)}
         write_whole(self.status, json.dumps(status, indent=1) + "\n")
         return status
+
+
+def _lock(file: int) -> None:
+    """Locks a file; one who asks whether it is `held` has it for a moment, which is waited for."""
+    for left in range(19, -1, -1):
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            if not left:
+                raise
+            time.sleep(0.01)
+        else:
+            return
 
 
 def claim(root: Path, name: str) -> RunFolder:

@@ -18,8 +18,8 @@ class Held:
     _file: int
 
     def close(self) -> None:
-        with contextlib.suppress(OSError):
-            os.close(self._file)
+        fcntl.flock(self._file, fcntl.LOCK_UN)  # also where a forked process has it open, too
+        os.close(self._file)
 
 
 class Gpus:
@@ -54,7 +54,8 @@ class Gpus:
         path = self.folder / f"{gpu.replace('/', '_')}.{n}"
         before = os.umask(0)
         try:
-            file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+            # What another user made there Linux opens only for those who do not ask to make it.
+            file = os.open(path, os.O_RDWR | os.O_CLOEXEC | (0 if path.exists() else os.O_CREAT), 0o666)
         finally:
             os.umask(before)
         try:

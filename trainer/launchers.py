@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
-from trainer.children import Children
+from trainer.children import LOST, SAVE, Children
 from trainer.errors import ConfigError
 from trainer.gpus import Gpus, Held, visible
+
+BUSY = 75
+"""The exit code of a job that another process trains."""
 
 
 @dataclass(frozen=True)
@@ -22,6 +26,48 @@ class Item:
     target: Callable[..., Any]
     args: Sequence[Any]
     output: Path
+
+
+class Watcher(Protocol):
+    """Who has the jobs done, and is told of them."""
+
+    def over(self, key: str) -> bool:
+        """Whether nothing is left to do of a job when its turn comes."""
+
+    def held(self, key: str) -> bool:
+        """Whether another process has it at that moment."""
+
+    def begun(self, key: str) -> None: ...
+
+    def done(self, key: str, why: str, again: bool) -> None:
+        """A job has ended.
+
+        Args:
+            why: what it ended with, for where its folder does not tell.
+            again: whether it could not be tried, through no fault of its own.
+        """
+
+
+class Launcher(Protocol):
+    """Runs jobs. `several`: whether many at once, so that they print to files of their own."""
+
+    @property
+    def several(self) -> bool: ...
+
+    def prepare(self) -> None:
+        """Makes ready what takes time, beside what this process does.
+
+        Raises:
+            ConfigError: this launcher cannot work here.
+        """
+
+    def run(self, items: Mapping[str, Item], watcher: Watcher) -> None:
+        """Runs the jobs; those that are running when a signal comes are waited for."""
+
+    def signalled(self, again: bool) -> None:
+        """Has the running jobs save and end, or, `again`, end at once; no other begins."""
+
+    def close(self) -> None: ...
 
 
 @dataclass
@@ -43,64 +89,92 @@ class Local:
     children: Children = field(default_factory=Children, init=False, repr=False)
 
     def __post_init__(self) -> None:
-        if not isinstance(self.n_jobs, int) or self.n_jobs < -1 or self.n_jobs == 0:
-            raise ConfigError(f"n_jobs: {self.n_jobs!r} must be at least 1, or -1 for as many as fit this machine")
+        check_n_jobs(self.n_jobs)
         if not isinstance(self.jobs_per_gpu, int) or self.jobs_per_gpu < 1:
             raise ConfigError(f"jobs_per_gpu: {self.jobs_per_gpu!r} must be at least 1")
 
     @property
+    def several(self) -> bool:
+        return self.n_jobs != 1
+
+    @property
     def at_once(self) -> int:
         """How many jobs run at the same time."""
-        return self.n_jobs if self.n_jobs > 0 else self._gpus().places or max(1, _processors() // 2)
+        return at_once(self.n_jobs, self._gpus().places)
 
     def _gpus(self) -> Gpus:
-        return Gpus(visible() if self.n_jobs != 1 else [], self.jobs_per_gpu)
+        return Gpus(visible() if self.several else [], self.jobs_per_gpu)
 
     def prepare(self) -> None:
-        """Begins the imports that the jobs need, beside what this process does."""
+        """Begins the imports that the jobs need."""
         self.children.prepare()
 
     def close(self) -> None:
         self.children.close()
 
-    def run(
-        self, items: Mapping[str, Item], wanted: Callable[[str], bool], begun: Callable[[str], None],
-        done: Callable[[str, int], None],
-    ) -> None:  # fmt: skip
-        """Runs the jobs; those that are running when a signal comes are waited for.
-
-        Args:
-            wanted: whether a job is still to be done when its turn comes. begun: told of each that begins.
-            done: told of each that ended, and its exit code.
-        """
+    def run(self, items: Mapping[str, Item], watcher: Watcher) -> None:
+        """As `Launcher.run`."""
         waiting, running = deque(items), dict[str, Held | None]()
         gpus, most = self._gpus(), self.at_once
         while running or (waiting and not self.ended):
-            held: Held | None = None
-            while waiting and not self.ended and len(running) < most:
-                if not wanted(waiting[0]):
-                    waiting.popleft()
-                    continue
-                if gpus.gpus and (held := gpus.take()) is None:
+            while not self.ended and len(running) < most and (key := next_of(waiting, watcher)) is not None:
+                held = gpus.take() if gpus.gpus else None
+                if gpus.gpus and held is None:
+                    waiting.appendleft(key)
                     break
-                key = waiting.popleft()
-                item, running[key] = items[key], held
-                env = {"TRAINER_PROCESSORS": str(max(1, _processors() // most))} if most > 1 else {}
-                if held is not None:
-                    env["CUDA_VISIBLE_DEVICES"] = held.gpu
-                begun(key)
-                self.children.start(key, item.target, *item.args, env=env, output=item.output if most > 1 else None)
+                running[key] = held
+                watcher.begun(key)
+                self._start(key, items[key], most, held)
+            if not running:
+                if not gpus.gpus or not waiting:
+                    return  # others have what is left
+                time.sleep(1.0)  # or all GPUs
             full = len(running) == most or not waiting or self.ended
             for key, code in self.children.wait(None if full else 1.0).items():
                 if (held := running.pop(key)) is not None:
                     held.close()
-                done(key, code)
+                watcher.done(key, _why(code), code in (BUSY, LOST))
+
+    def _start(self, key: str, item: Item, most: int, held: Held | None) -> None:
+        env = {"TRAINER_PROCESSORS": str(max(1, processors() // most))} if most > 1 else {}
+        if held is not None:
+            env["CUDA_VISIBLE_DEVICES"] = held.gpu
+        self.children.start(key, item.target, *item.args, env=env, output=item.output if self.several else None)
 
     def signalled(self, again: bool) -> None:
-        """Has the running jobs save and end, or, `again`, end at once; no other begins."""
+        """As `Launcher.signalled`."""
         self.ended = True
-        self.children.end(signal.SIGKILL if again else signal.SIGUSR1)
+        self.children.end(signal.SIGKILL if again else SAVE)
 
 
-def _processors() -> int:
+def _why(code: int) -> str:
+    if code >= 0 or code == LOST:
+        return f"its process left with exit code {code}" if code > 0 else ""
+    return f"killed by {signal.Signals(-code).name}" + (": was the memory enough?" if -code == signal.SIGKILL else "")
+
+
+def next_of(waiting: deque[str], watcher: Watcher) -> str | None:
+    """Takes the first job that may begin now; those that others have come last, and those that are over go."""
+    for _ in range(len(waiting)):
+        key = waiting.popleft()
+        if watcher.over(key):
+            continue
+        if not watcher.held(key):
+            return key
+        waiting.append(key)
+    return None
+
+
+def at_once(n_jobs: int, places: int = 0) -> int:
+    """How many jobs run at once on this machine; -1 is one for each place on a GPU, or for every two processors."""
+    return n_jobs if n_jobs > 0 else places or max(1, processors() // 2)
+
+
+def check_n_jobs(n_jobs: int) -> None:
+    """Raises ConfigError where no number of jobs can be that."""
+    if not isinstance(n_jobs, int) or n_jobs < -1 or n_jobs == 0:
+        raise ConfigError(f"n_jobs: {n_jobs!r} must be at least 1, or -1 for as many as fit this machine")
+
+
+def processors() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -19,6 +19,7 @@ from trainer import config
 from trainer.children import Children
 from trainer.errors import ConfigError, DataError, TrainerError
 from trainer.folder import RunFolder, shown
+from trainer.launchers import Local
 from trainer.run import changed_code
 from trainer.tracking.console import duration
 
@@ -248,14 +249,15 @@ def preflight(sweep: Sweep, *, strict: bool = False) -> None:
     """
     print("\n".join(plan(sweep)), flush=True)
     new = [key for key, at in sweep.places.items() if _prospect(at.folder)[0] == "new"]
-    if not new or (sweep.local is None and not strict):  # where the jobs run elsewhere, trying one here says little
+    local = sweep.launcher if isinstance(sweep.launcher, Local) else None
+    if not new or (local is None and not strict):  # where the jobs run elsewhere, trying one here says little
         return
     found = kinds(sweep, new)
-    children = sweep.local.children if sweep.local is not None else Children()
+    children = local.children if local is not None else Children()
     try:
         try_all(found, sweep, children)
     finally:
-        if sweep.local is None:
+        if local is None:
             children.close()
     failing = [kind for kind in found if kind.fails]
     told = [f"{text}{_whose(kind)}" for kind in found for text in kind.refused]
@@ -265,7 +267,7 @@ def preflight(sweep: Sweep, *, strict: bool = False) -> None:
         raise ConfigError(list(dict.fromkeys(told)))
     for kind in failing:
         print(f"warning: will fail: {kind.fails}{_whose(kind)}", file=sys.stderr)
-    at_once = sweep.local.at_once if sweep.local is not None else 1
+    at_once = local.at_once if local is not None else 1
     print("\n".join(costs(found, at_once, next(iter(sweep.places.values())).folder.path)), flush=True)
 
 

@@ -46,5 +46,5 @@ class Signals:
         if self.number in TYPED and number in TYPED:
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
-        if self.number not in TYPED:
+        if self.number not in TYPED or number == signal.SIGUSR2:  # at which what began this run may queue it again
             self.number = number

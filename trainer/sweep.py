@@ -4,23 +4,23 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import re
 import signal
 import sys
 import time
 import traceback
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
-from trainer import _hydra, _multirun, config
-from trainer.errors import BusyError, TrainerError
-from trainer.folder import RunFolder, write_whole
-from trainer.launchers import Item, Local
+from trainer import _hydra, config
+from trainer.errors import BusyError, ConfigError, TrainerError
+from trainer.folder import RunFolder, shown, write_whole
+from trainer.launchers import BUSY, Item, Launcher
 from trainer.run import Place, experiment_of, named, resume_word, run
-from trainer.signals import NUMBERS
+from trainer.signals import NUMBERS, TYPED
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -59,7 +59,7 @@ def live(cfg: DictConfig, at: Place) -> None:
         outcome = run(cfg, at)
     except BusyError as error:
         print(f"{at.folder.path.name}: {error}", flush=True)
-        sys.exit(error.exit_code)
+        sys.exit(BUSY)
     except TrainerError as error:
         print(f"{at.folder.path.name}: {error}", flush=True)
         _failed(at.folder, str(error))
@@ -72,21 +72,9 @@ def live(cfg: DictConfig, at: Place) -> None:
 
 
 def _failed(folder: RunFolder, why: str) -> None:
-    folder.create()
-    folder.write_status(state="failed", error=why)
-
-
-class Launched:
-    """What a launcher that is a plugin of Hydra's calls for each job, in a process of the launcher's."""
-
-    def __call__(self, cfg: DictConfig) -> None:
-        at = job_place(cfg, *_hydra.job())
-        try:
-            live(cfg, at)
-        except SystemExit as ended:
-            number = (ended.code if isinstance(ended.code, int) else 0) - 128
-            if number == signal.SIGUSR2 and callable(signal.getsignal(number)):
-                os.kill(os.getpid(), number)  # all is saved: submitit, which caught it before, may queue the job again
+    with contextlib.suppress(TrainerError, OSError):  # nothing can be written there, as was said
+        folder.create()
+        folder.write_status(state="failed", error=why)
 
 
 # ---------------------------------------------------------------------------------------------------------- the sweep
@@ -105,16 +93,18 @@ class Sweep:
     """
 
     def __init__(self, node: DictConfig) -> None:
-        self.node = node
-        ours = str(node.launcher._target_).startswith("trainer.")
-        self.local: Local | None = _hydra.instantiate(node.launcher, "hydra.launcher") if ours else None
-        if self.local is not None:
-            self.local.prepare()
+        if not (target := str(node.launcher._target_)).startswith("trainer."):
+            known = ", ".join(_hydra.LAUNCHERS)
+            raise ConfigError(f"hydra/launcher: jobs are not launched by {target} but by one of {known}")
+        self.launcher: Launcher = _hydra.instantiate(node.launcher, "hydra.launcher")
+        self.launcher.prepare()
         self.jobs: dict[str, Job] = {}
         self.places: dict[str, Place] = {}
         self.signal = 0  # that ended the sweep
         self._began = time.time()
         self._tried: set[str] = set()
+        self._again: Counter[str] = Counter()
+        self._running: set[str] = set()
 
     def add(self, jobs: Iterable[Job]) -> list[str]:
         """More jobs, and the key of each; one of the same content is the same job."""
@@ -134,9 +124,9 @@ class Sweep:
         _note(self.places.values(), self.jobs.values())
         waited = False
         with self._signals():
-            while not self.signal and (missing := [key for key in self.jobs if not self._over(key)]):
-                if free := [key for key in missing if not self.places[key].folder.held]:
-                    self._launch(free)
+            while not self.signal and (missing := [key for key in self.jobs if not self.over(key)]):
+                if not all(self.held(key) for key in missing):
+                    self._launch(missing)
                     continue
                 if not waited:
                     names = "\n".join(f"  {self.places[key].folder.path.name}" for key in missing)
@@ -145,13 +135,12 @@ class Sweep:
                 time.sleep(0.5)
 
     def close(self) -> None:
-        if self.local is not None:
-            self.local.close()
+        self.launcher.close()
 
     def status(self, key: str) -> dict[str, Any]:
         return self.places[key].folder.read_status()
 
-    def _over(self, key: str) -> bool:
+    def over(self, key: str) -> bool:
         """Whether nothing is left to do: it is finished, or was tried by this sweep or by one beside it."""
         at, status = self.places[key], self.status(key)
         if status.get("state") == "finished" and at.resume != "never":
@@ -160,51 +149,56 @@ class Sweep:
         return (key in self._tried or beside) and not at.folder.held
 
     def _launch(self, keys: Sequence[str]) -> None:
-        if self.local is None:
-            self._tried.update(keys)
-            root = self.places[keys[0]].folder.path.parent
-            for key in keys:
-                self.places[key].folder.create()  # the job finds it by its digest
-            _multirun.launch(self.node, str(root / HIDDEN), [self.jobs[key] for key in keys], Launched())
-            return
-        outputs = {key: self.places[key].folder.path.parent / HIDDEN / f"{Path(key).name}.txt" for key in keys}
-        items = {key: Item(live, (self.jobs[key].cfg, self.places[key]), outputs[key]) for key in keys}
-        self.local.run(items, self._wanted, self._begun, self._done)
+        items = {}
+        for key in keys:
+            at = self.places[key]
+            output = at.folder.path.parent / HIDDEN / f"{at.folder.path.name}.txt"
+            items[key] = Item(live, (self.jobs[key].cfg, at), output)
+        if self.launcher.several:
+            print(f"\n{len(keys)} of {len(self.jobs)} jobs to do; what they print: {shown(output.parent)}", flush=True)
+        self.launcher.run(items, self)
 
-    def _wanted(self, key: str) -> bool:
-        return not self._over(key) and not self.places[key].folder.held
+    def held(self, key: str) -> bool:
+        """As `Watcher.held`."""
+        return self.places[key].folder.held
 
-    def _begun(self, key: str) -> None:
+    def begun(self, key: str) -> None:
+        """As `Watcher.begun`."""
         self._tried.add(key)
-        number = list(self.jobs).index(key) + 1
-        print(f"\njob {number} of {len(self.jobs)}  {self.places[key].folder}", flush=True)
+        self._running.add(key)
+        if not self.launcher.several:
+            number = list(self.jobs).index(key) + 1
+            print(f"\njob {number} of {len(self.jobs)}  {self.places[key].folder}", flush=True)
 
-    def _done(self, key: str, code: int) -> None:
+    def done(self, key: str, why: str, again: bool) -> None:
+        """As `Watcher.done`."""
+        self._running.discard(key)
         folder = self.places[key].folder
-        if code < 0 and (state := folder.state()) in ("killed", "not started"):
-            name = signal.Signals(-code).name
-            why = f"killed by {name}" + (": was the memory enough?" if -code == signal.SIGKILL else "")
-            folder.write_status(error=why, state="running" if state == "killed" else "failed")
-        if not self.local or self.local.n_jobs != 1 or folder.state() != "finished":
-            print(line(folder), flush=True)
+        if again and self._again[key] < 5:
+            self._again[key] += 1
+            self._tried.discard(key)
+            return
+        if why and folder.state() == "killed":
+            folder.write_status(error=why)
+        elif why and folder.state() == "not started":
+            _failed(folder, why)
+        if self.launcher.several or folder.state() != "finished":
+            ended = sum(self.over(other) for other in self.jobs if other not in self._running)
+            print(f"{f'{ended} of {len(self.jobs)}':>11}{line(folder)}", flush=True)
 
     @contextlib.contextmanager
     def _signals(self) -> Iterator[None]:
         """While entered, a signal is handed on to the jobs, once, and the sweep ends when they have saved."""
 
         def note(number: int, _: FrameType | None) -> None:
-            again, self.signal = bool(self.signal), self.signal or number
-            if self.local is None:
-                raise KeyboardInterrupt  # out of the launcher, whose jobs are processes of their own
-            self.local.signalled(again)
+            again = self.signal in TYPED and number in TYPED  # a terminal that is closed may send SIGHUP twice
+            self.signal = self.signal or number
+            self.launcher.signalled(again)
 
         numbers = [number for number in NUMBERS if signal.getsignal(number) is not signal.SIG_IGN]
         before = {number: signal.signal(number, note) for number in numbers}
         try:
             yield
-        except KeyboardInterrupt:
-            if not self.signal:
-                raise
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
@@ -229,9 +223,9 @@ def line(folder: RunFolder) -> str:
         state = "refused"  # it could not start
     result, monitor = status.get("result") or {}, status.get("monitor", "")
     best = (result.get("best") or {}).get(monitor)
-    shown = f"{monitor} {best:.4f} at epoch {result['best']['epoch']}" if best is not None else ""
+    found = f"{monitor} {best:.4f} at epoch {result['best']['epoch']}" if best is not None else ""
     error = (status.get("error") or "").splitlines()[:1] if state in ("failed", "refused", "killed") else []
-    return f"  {state:<12} {folder.path.name}  {shown}{' ' if shown and error else ''}{''.join(error)}".rstrip()
+    return f"  {state:<12} {folder.path.name}  {found}{' ' if found and error else ''}{''.join(error)}".rstrip()
 
 
 def table(places: Sequence[Place]) -> tuple[str, bool]:

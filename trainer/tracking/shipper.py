@@ -21,6 +21,7 @@ from typing import Any
 from trainer.errors import brief
 from trainer.folder import RunFolder
 from trainer.records import Outcome, Row
+from trainer.signals import NUMBERS
 from trainer.tracking import resend
 from trainer.tracking.attempts import again_command, write_into
 from trainer.tracking.base import Plan, Tracker
@@ -277,7 +278,7 @@ def _online() -> Any:
 def _live(folder: RunFolder, argv: Sequence[str], parent: int) -> int:
     box = Mailbox(folder)
     box.messages()  # those of earlier on
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    for number in NUMBERS:
         signal.signal(number, signal.SIG_IGN)  # it ends when the training does, and that is told in other ways
     if len(argv) == 2:
         os.nice(5)  # where cores are few they belong to the training
