@@ -128,7 +128,7 @@ def blows(count: int, jobs: int, chance: random.Random) -> list[Blow]:
     """Kills of each kind in turn, spread over a sweep."""
     kinds = [KINDS[n % len(KINDS)] for n in range(count)]
     chance.shuffle(kinds)
-    places = sorted(chance.randrange(jobs) for _ in kinds)
+    places = sorted(chance.randrange(max(1, jobs - 3)) for _ in kinds)  # two at a time are soon over
     return [Blow(kind, place, chance.uniform(0, 0.6)) for kind, place in zip(kinds, places, strict=True)]
 
 
@@ -140,7 +140,7 @@ def torment(launcher: str, home: Path, whole: Path, kills: int, seeds: int, epoc
     running = _Sweep(home, words(seeds, epochs, launcher), account)
     for blow in blows(kills, account.jobs, random.Random(f"{seed} {launcher}")):
         struck = False
-        while not struck:
+        while not struck and states(home).count("finished") < account.jobs:
             until(partial(running.come, blow.finished), 300)
             time.sleep(blow.pause)
             struck = running.strike(blow.kind)
@@ -156,6 +156,8 @@ def torment(launcher: str, home: Path, whole: Path, kills: int, seeds: int, epoc
     account.last = time.monotonic() - begin
     if answer.code or "job 1 of" in answer.out or "to do" in answer.out:
         account.faults.append(f"the last call does not just answer: {answer.out[:500]}")
+    if account.fell.total() < kills:
+        account.faults.append(f"{account.fell.total()} kills instead of {kills}")
     account.faults += compare(account, home, whole, done)
     return account
 
@@ -208,8 +210,10 @@ class _Sweep:
             self.end()
             self.start()
         found = statuses(self.home).values()
-        if sum(status.get("state") == "finished" for status in found) < finished:
+        if (done := sum(status.get("state") == "finished" for status in found)) < finished:
             return []
+        if done == self.account.jobs:
+            return [0]  # there is nothing left to kill
         return [pid for pid in self._jobs() if any(status.get("pid") == pid for status in found)]
 
     def _jobs(self) -> list[int]:

@@ -256,6 +256,9 @@ def preflight(sweep: Sweep, *, strict: bool = False) -> None:
     children = local.children if local is not None else Children()
     try:
         try_all(found, sweep, children)
+    except BaseException:
+        children.end(signal.SIGKILL)  # a Ctrl-C: there is nothing to save
+        raise
     finally:
         if local is None:
             children.close()

@@ -105,6 +105,7 @@ class Sweep:
         self._tried: set[str] = set()
         self._again: Counter[str] = Counter()
         self._running: set[str] = set()
+        self._finished: set[str] = set()  # need not be looked at again
 
     def add(self, jobs: Iterable[Job]) -> list[str]:
         """More jobs, and the key of each; one of the same content is the same job."""
@@ -142,8 +143,11 @@ class Sweep:
 
     def over(self, key: str) -> bool:
         """Whether nothing is left to do: it is finished, or was tried by this sweep or by one beside it."""
+        if key in self._finished:
+            return True
         at, status = self.places[key], self.status(key)
         if status.get("state") == "finished" and at.resume != "never":
+            self._finished.add(key)
             return True
         beside = status.get("state") == "failed" and status.get("updated", 0) > self._began
         return (key in self._tried or beside) and not at.folder.held
