@@ -25,8 +25,9 @@ def test_the_first_signal_is_noted_and_nothing_else_happens(number: signal.Signa
 @pytest.mark.parametrize("second", [signal.SIGINT, signal.SIGTERM], ids=lambda number: number.name)
 def test_the_second_signal_kills(first: signal.Signals, second: signal.Signals) -> None:
     code = f"""
-import os
+import os, trainer.signals
 from trainer.signals import Signals
+trainer.signals.ECHO = 0
 with Signals() as signals:
     os.kill(os.getpid(), {int(first)})
     print(signals.name, flush=True)
@@ -36,6 +37,14 @@ with Signals() as signals:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30, check=False)
     assert done.stdout == f"{first.name}\n"
     assert done.returncode == -second
+
+
+def test_a_signal_that_comes_twice_at_once_is_one() -> None:
+    """`timeout 1h trainer ...` sends it to the process, and then to the group that the process is in."""
+    with Signals() as signals:
+        os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert signals.name == "SIGTERM"
 
 
 def test_the_handlers_of_before_come_back_also_after_an_error() -> None:

@@ -20,7 +20,7 @@ from trainer.errors import BusyError, ConfigError, TrainerError
 from trainer.folder import RunFolder, shown, write_whole
 from trainer.launchers import BUSY, Item, Launcher
 from trainer.run import Place, experiment_of, named, resume_word, run
-from trainer.signals import NUMBERS, TYPED
+from trainer.signals import NUMBERS, is_second
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -194,9 +194,13 @@ class Sweep:
     def _signals(self) -> Iterator[None]:
         """While entered, a signal is handed on to the jobs, once, and the sweep ends when they have saved."""
 
+        at = 0.0
+
         def note(number: int, _: FrameType | None) -> None:
-            again = self.signal in TYPED and number in TYPED  # a terminal that is closed may send SIGHUP twice
-            self.signal = self.signal or number
+            nonlocal at
+            again = is_second(self.signal, number, at)  # a terminal that is closed may send SIGHUP twice
+            if not self.signal:
+                self.signal, at = number, time.monotonic()
             self.launcher.signalled(again)
 
         numbers = [number for number in NUMBERS if signal.getsignal(number) is not signal.SIG_IGN]
