@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trainer.errors import ConfigError, TrainerError
+from trainer.sweepers import PRUNERS, SAMPLERS, SWEEPERS
 from trainer.targets import SPECIAL, cause, find, is_missing, must_be_given, needs, parameters, required
 
 if TYPE_CHECKING:
@@ -110,6 +111,9 @@ def prepare() -> None:
     for name, values in LAUNCHERS.items():  # in the place of a plugin of that name, which has registered its own by now
         node = {"_target_": "trainer.launchers.Local", **values}
         ConfigStore.instance().store(name, node, group="hydra/launcher", provider="trainer")
+    for group, nodes in {"": SWEEPERS, "/sampler": SAMPLERS, "/pruner": PRUNERS}.items():
+        for name, node in nodes.items():
+            ConfigStore.instance().store(name, node, group=f"hydra/sweeper{group}", provider="trainer")
     import_from_here()
 
 

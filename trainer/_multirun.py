@@ -41,29 +41,6 @@ def parsed(words: Sequence[str]) -> list[Override]:
         return OverridesParser.create(config_loader=loader).parse_overrides(list(words))
 
 
-def params(node: DictConfig) -> list[str]:
-    """What a config says is swept (`hydra.sweeper.params`), as words."""
-    return [f"{key}={value}" for key, value in (node.sweeper.get("params") or {}).items()]
-
-
-def expand(overrides: Sequence[str]) -> list[list[str]]:
-    """The overrides of each job of a `-m` command line, `hydra.sweeper.params` included, in Hydra's own order.
-
-    Raises:
-        ConfigError: an override does not fit, or the sweeper chooses jobs while it runs.
-    """
-    from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
-
-    node = settings(overrides)
-    if not (name := str(node.sweeper._target_)).endswith(".BasicSweeper"):
-        raise ConfigError(f"hydra/sweeper: {name} chooses its jobs while it runs; they are not known now")
-    words = parsed([*params(node), *overrides])
-    try:
-        return [job for batch in BasicSweeper.split_arguments(words, None) for job in batch]
-    except HydraException as error:
-        raise ConfigError(str(error)) from error
-
-
 class Composer:
     """Composes many jobs. Those that choose the same files share the reading of them, which is most of the work."""
 

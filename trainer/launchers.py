@@ -55,6 +55,14 @@ class Local:
     def close(self) -> None:
         self._children.close()
 
+    @property
+    def most(self) -> int:
+        """How many run at once."""
+        return self.n_jobs if self.n_jobs > 0 else self._gpus().places or max(1, _processors() // 2)
+
+    def _gpus(self) -> Gpus:
+        return Gpus(visible() if self.n_jobs != 1 else [], self.jobs_per_gpu)
+
     def run(
         self, items: Mapping[str, Item], wanted: Callable[[str], bool], begun: Callable[[str], None],
         done: Callable[[str, int], None],
@@ -66,8 +74,7 @@ class Local:
             done: told of each that ended, and its exit code.
         """
         waiting, running = deque(items), dict[str, Held | None]()
-        gpus = Gpus(visible() if self.n_jobs != 1 else [], self.jobs_per_gpu)
-        most = self.n_jobs if self.n_jobs > 0 else gpus.places or max(1, _processors() // 2)
+        gpus, most = self._gpus(), self.most
         while running or (waiting and not self.ended):
             held: Held | None = None
             while waiting and not self.ended and len(running) < most:

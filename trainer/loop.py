@@ -32,6 +32,7 @@ from trainer.hooks import Hook, Hooks
 from trainer.monitor import Best, Patience, direction
 from trainer.optim import Freezing
 from trainer.progress import Progress
+from trainer.pruning import Pruning
 from trainer.records import STOPPED, Evaluation, Outcome, Resume, Row, RunState
 from trainer.rehearsal import rehearse
 from trainer.resuming import go_on
@@ -57,7 +58,7 @@ class Trainer:
         accumulate: micro-batches an update; `full` is all of an epoch. curriculum: which samples come first.
         clip, noise: bounds of the gradients, noise on them. precision: number format. ema: averaged weights. Off unless
             given.
-        patience: the monitored metric, and when to stop early; by default `val/loss`, never.
+        patience: the monitored metric, and when to stop early; by default `val/loss`, never. pruning: never.
         checkpoints: which checkpoints to keep; by default the best and the last.
         evaluate_every, log_every, checkpoint_every: durations such as `1epoch` or `500steps`.
         skip_nonfinite: how many updates in a row may be left out because their loss or gradient is not finite; with 0
@@ -75,7 +76,8 @@ class Trainer:
         *, schedule: Schedule | Callable[[Optimizer, int], Schedule] | None = None,
         epochs: int = 10, batch_size: int = 32, accumulate: Accumulate = 1, curriculum: Curriculum | None = None,
         clip: Clip | None = None, noise: Noise | None = None, precision: Precision | None = None,
-        ema: Ema | None = None, patience: Patience | None = None, checkpoints: Checkpoints | None = None,
+        ema: Ema | None = None, patience: Patience | None = None, pruning: Pruning | None = None,
+        checkpoints: Checkpoints | None = None,
         evaluate_every: str = "1epoch", log_every: str = "10steps", checkpoint_every: str = "1epoch",
         skip_nonfinite: int = 0, seed: int = 0,
         folder: str | Path | RunFolder | None = None, resume: Resume = "never",
@@ -114,7 +116,7 @@ class Trainer:
         self.ema.attach(plain, optimizer)
         self.patience = patience or Patience(patience=None)
         self.patience.mode = direction(self.patience.monitor, self.patience.mode, task.measures)
-        self.best = Best(self.patience.monitor, self.patience.mode)
+        self.pruning, self.best = pruning or Pruning(), Best(self.patience.monitor, self.patience.mode)
         self.progress, self.history, self.clock = Progress(), History(), Clock()
         self.checkpoints = checkpoints or Checkpoints()
         self.checkpoints.attach(self.folder.checkpoints if self.folder else None)
@@ -127,7 +129,7 @@ class Trainer:
 
         self.parts: dict[str, Stateful] = {
             "model": plain, "task": self.task, **self.update.parts(), "schedule": self.schedule, "ema": self.ema,
-            "best": self.best, "patience": self.patience, "progress": self.progress, "meters": self.history,
+            "best": self.best, "patience": self.patience, "pruning": self.pruning, "progress": self.progress, "meters": self.history,
             "clock": self.clock, "data": self.data, "order": self.loader,
             **self.trackers.parts(), **self.hooks.parts(), "rng": Rng(),
         }  # fmt: skip
@@ -240,7 +242,7 @@ class Trainer:
         self.settle(epoch_ended=True)
 
     def settle(self, epoch_ended: bool) -> None:
-        """Log, evaluate, best, plateau schedule, patience, agree, hooks, trackers; save, last. Each only if it is due.
+        """Log, evaluate, best, plateau schedule, patience, pruning, agree, hooks, trackers; save, last. Each only if it is due.
 
         Everything that an evaluation changes is changed before the checkpoint is written, and since this comes after
         an update, a checkpoint never falls inside one.
@@ -259,6 +261,7 @@ class Trainer:
                 value = row.get(self.best.monitor, math.nan)
                 self.schedule.on_value(value)
                 self.patience.update(value)
+                self.pruning.update(row)
         self.decide()
         if evaluation is not None:
             self.hand_on(evaluation)
@@ -274,6 +277,8 @@ class Trainer:
         if self.world.any(bool(self.signals.number) or self.trackers.stopped):
             why = f"interrupted by {self.signals.name}" if self.signals.name else STOPPED
             self.state, self.reason = "interrupted", why
+        if self.world.any(bool(self.pruning.reason)):
+            self.state, self.reason = "finished", self.pruning.reason
         if self.world.any(self.patience.exhausted):
             self.state, self.reason = "finished", self.patience.describe()
         if self.world.any(self.progress.epoch >= self.epochs):

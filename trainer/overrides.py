@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from trainer import _hydra, _multirun, config
+from trainer import _hydra, _multirun, config, space
 from trainer.errors import ConfigError, closest, did_you_mean
 from trainer.targets import SPECIAL, parameters, takes_any
 
@@ -66,7 +66,7 @@ def check_sweep(overrides: Sequence[str]) -> list[Job]:
         ConfigError: every mistake of every job, each told once.
     """
     with _explained(overrides):
-        jobs = _multirun.expand(overrides)
+        jobs = space.expand(overrides)
     return check_jobs(jobs)
 
 

@@ -11,6 +11,7 @@ import sys
 import time
 import traceback
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
@@ -19,7 +20,8 @@ from trainer import _hydra, _multirun, config
 from trainer.errors import BusyError, TrainerError
 from trainer.folder import RunFolder, write_whole
 from trainer.launchers import Item, Local
-from trainer.run import Place, experiment_of, named, resume_word, run
+from trainer.pruning import Trial, is_pruned
+from trainer.run import Place, cut_short, experiment_of, named, resume_word, run
 from trainer.signals import NUMBERS
 
 if TYPE_CHECKING:
@@ -79,8 +81,12 @@ def _failed(folder: RunFolder, why: str) -> None:
 class Launched:
     """What a launcher that is a plugin of Hydra's calls for each job, in a process of the launcher's."""
 
+    def __init__(self, trials: Mapping[str, Trial | None]) -> None:
+        self.trials = trials
+
     def __call__(self, cfg: DictConfig) -> None:
         at = job_place(cfg, *_hydra.job())
+        at = replace(at, trial=self.trials.get(at.folder.path.name))
         try:
             live(cfg, at)
         except SystemExit as ended:
@@ -116,10 +122,14 @@ class Sweep:
         self._began = time.time()
         self._tried: set[str] = set()
 
-    def add(self, jobs: Iterable[Job]) -> list[str]:
-        """More jobs, and the key of each; one of the same content is the same job."""
+    def add(self, jobs: Iterable[Job], common: Iterable[str] = ()) -> list[str]:
+        """More jobs, and the key of each; one of the same content is the same job.
+
+        Args:
+            common: words that tell no job from another, and so are in no folder's name.
+        """
         jobs = list(jobs)
-        common = set.intersection(*(set(job.words) for job in jobs)) if len(jobs) > 1 else set[str]()
+        common = {*common, *(set.intersection(*(set(job.words) for job in jobs)) if len(jobs) > 1 else ())}
         keys = []
         for job in jobs:
             at = job_place(job.cfg, [word for word in job.words if word not in common], job.choices)
@@ -154,7 +164,7 @@ class Sweep:
     def _over(self, key: str) -> bool:
         """Whether nothing is left to do: it is finished, or was tried by this sweep or by one beside it."""
         at, status = self.places[key], self.status(key)
-        if status.get("state") == "finished" and at.resume != "never":
+        if status.get("state") == "finished" and at.resume != "never" and not cut_short(status, at):
             return True
         beside = status.get("state") == "failed" and status.get("updated", 0) > self._began
         return (key in self._tried or beside) and not at.folder.held
@@ -165,7 +175,8 @@ class Sweep:
             root = self.places[keys[0]].folder.path.parent
             for key in keys:
                 self.places[key].folder.create()  # the job finds it by its digest
-            _multirun.launch(self.node, str(root / HIDDEN), [self.jobs[key] for key in keys], Launched())
+            trials = {Path(key).name: self.places[key].trial for key in keys}
+            _multirun.launch(self.node, str(root / HIDDEN), [self.jobs[key] for key in keys], Launched(trials))
             return
         outputs = {key: self.places[key].folder.path.parent / HIDDEN / f"{Path(key).name}.txt" for key in keys}
         items = {key: Item(live, (self.jobs[key].cfg, self.places[key]), outputs[key]) for key in keys}
@@ -176,8 +187,9 @@ class Sweep:
 
     def _begun(self, key: str) -> None:
         self._tried.add(key)
-        number = list(self.jobs).index(key) + 1
-        print(f"\njob {number} of {len(self.jobs)}  {self.places[key].folder}", flush=True)
+        at, number = self.places[key], list(self.jobs).index(key) + 1
+        what = f"job {number} of {len(self.jobs)}" if at.trial is None else f"trial {at.trial.number}"
+        print(f"\n{what}  {at.folder}", flush=True)
 
     def _done(self, key: str, code: int) -> None:
         folder = self.places[key].folder
@@ -231,6 +243,8 @@ def line(folder: RunFolder) -> str:
     best = (result.get("best") or {}).get(monitor)
     shown = f"{monitor} {best:.4f} at epoch {result['best']['epoch']}" if best is not None else ""
     error = (status.get("error") or "").splitlines()[:1] if state in ("failed", "refused", "killed") else []
+    if is_pruned(status):
+        state, shown, error = "pruned", "", [result["reason"].removeprefix("pruned ")]
     return f"  {state:<12} {folder.path.name}  {shown}{' ' if shown and error else ''}{''.join(error)}".rstrip()
 
 

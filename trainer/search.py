@@ -1,0 +1,397 @@
+"""A search: Optuna chooses the jobs of a sweep, a few at a time, by what those before have come to."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import importlib.util
+import json
+import math
+import os
+import shlex
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from trainer import _hydra, config
+from trainer.consistency import measures
+from trainer.errors import ConfigError
+from trainer.folder import RunFolder, shown, write_whole
+from trainer.overrides import check_jobs, check_sweep
+from trainer.pruning import Rule, Trial, history, is_pruned
+from trainer.run import Place
+from trainer.space import Choices, Dimension, Grid, Interval, Space, check_count
+from trainer.sweep import HIDDEN, Sweep, job_place, table
+
+if TYPE_CHECKING:
+    import optuna
+    from omegaconf import DictConfig
+
+DIRECTIONS = ("minimize", "maximize")
+
+
+@dataclass
+class Optuna(Grid):
+    """Trials chosen by Optuna, whose study is kept, so that the same command goes on with it.
+
+    Args:
+        n_trials: how many there are in all, those included that were ended early or have failed.
+        n_jobs: how many are chosen at a time; null is as many as the launcher runs at once.
+        metrics: what is searched for, as the best epoch of a run has it; null is `early_stopping.monitor`.
+        direction: of each metric, `minimize` or `maximize`; null asks the task.
+        sampler: an Optuna sampler by `_target_`. pruner: what ends trials early.
+        study_name: null makes one of all that decides what is chosen. storage: null is a file in the sweep's folder.
+        seed: another one draws others.
+    """
+
+    n_trials: int = 20
+    n_jobs: int | None = None
+    metrics: Any = None
+    direction: Any = None
+    sampler: Any = field(default_factory=dict)
+    pruner: Any = field(default_factory=dict)
+    study_name: str | None = None
+    storage: str | None = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if importlib.util.find_spec("optuna") is None:
+            raise ConfigError('hydra/sweeper: optuna is not installed; type pip install "wandb-trainer[optuna]"')
+        check_count("n_trials", self.n_trials)
+        check_count("seed", self.seed, least=0)
+        if self.n_jobs is not None:
+            check_count("n_jobs", self.n_jobs)
+        for name in ("sampler", "pruner"):
+            if not isinstance(found := getattr(self, name), dict):
+                raise ConfigError(f"{name}: {found!r} is a file of a group; type hydra/sweeper/{name}={found}")
+        self.metrics = _listed(self.metrics)
+        self.direction = _listed(self.direction)
+        for word in self.direction:
+            if word not in DIRECTIONS:
+                raise ConfigError(f"direction: {word!r} is unknown; use minimize or maximize")
+
+    def jobs(self, space: Space) -> list[list[str]]:
+        if not space.dimensions:
+            raise ConfigError("hydra/sweeper: there is nothing to choose; give a list or an interval, such as "
+                              "'optimizer.lr=tag(log,interval(1e-4,1e-1))'")  # fmt: skip
+        return space.corners()
+
+    def objectives(self, cfg: DictConfig) -> dict[str, bool]:
+        """Each metric that is searched for, and whether more of it is better.
+
+        Raises:
+            ConfigError: that is not known.
+        """
+        names = self.metrics or [str(cfg.early_stopping.monitor)]
+        if self.direction and len(self.direction) != len(names):
+            told = f"{len(self.direction)} for {len(names)} metrics ({', '.join(names)}); give one for each"
+            raise ConfigError(f"hydra.sweeper.direction: {told}, as in [maximize,minimize]")
+        if self.direction:
+            return {name: word == "maximize" for name, word in zip(names, self.direction, strict=True)}
+        better = {f"val/{name}": mode for name, mode in measures(config.plain(cfg)).items()}
+        if cfg.early_stopping.mode in ("min", "max"):
+            better[str(cfg.early_stopping.monitor)] = cfg.early_stopping.mode
+        better |= dict.fromkeys(("seconds", "time", "step", "epoch", "train/loss"), "min")
+        if unknown := [name for name in names if name not in better]:
+            word = "maximize" if len(names) == 1 else f"[{','.join(['maximize'] * len(names))}]"
+            told = f"the task does not say if more {unknown[0]} is better"
+            raise ConfigError(f"hydra.sweeper.direction: {told}; type hydra.sweeper.direction={word} or minimize")
+        return {name: better[name] == "max" for name in names}
+
+
+def _listed(value: Any) -> list[str]:
+    return [] if value is None else [str(entry) for entry in (value if isinstance(value, list) else [value])]
+
+
+def search(sweeper: Optuna, overrides: Sequence[str], sweep: Sweep) -> tuple[str, bool]:
+    """Runs the trials of a command line; returns how they ended, in words, and whether none failed or is missing."""
+    found = Search(sweeper, overrides, sweep)
+    try:
+        found.run()
+        return found.report()
+    finally:
+        found.close()
+
+
+class Claims:
+    """Which trials a living process has in hand: bytes of a file, each locked by one, and free when it is gone."""
+
+    def __init__(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._file = open(path, "a+b")
+
+    def take(self, trial: int) -> bool:
+        try:
+            fcntl.lockf(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, trial + 1)
+        except OSError:
+            return False
+        return True
+
+    def free(self, trial: int) -> None:
+        fcntl.lockf(self._file, fcntl.LOCK_UN, 1, trial + 1)
+
+    @contextlib.contextmanager
+    def choosing(self) -> Iterator[None]:
+        """While entered, no other process chooses or takes up trials."""
+        fcntl.lockf(self._file, fcntl.LOCK_EX, 1, 0)
+        try:
+            yield
+        finally:
+            fcntl.lockf(self._file, fcntl.LOCK_UN, 1, 0)
+
+    def close(self) -> None:
+        self._file.close()
+
+
+class Search:
+    """The trials of a study, each a job of a sweep, until there are as many as asked for.
+
+    A trial is known to the study with all its values before its job begins, and told of its result after that has
+    ended; so one that a kill leaves in between is gone on with. What the sampler draws depends on the seed, the trial's
+    number and the results before it, and not on when the program was started.
+
+    Args:
+        overrides: the words of the command line. sweep: what runs the jobs.
+
+    Raises:
+        ConfigError: every mistake in what may be chosen, and in the search.
+    """
+
+    def __init__(self, sweeper: Optuna, overrides: Sequence[str], sweep: Sweep) -> None:
+        first = check_sweep(overrides)[0]
+        self.sweeper, self.sweep, self.space = sweeper, sweep, sweeper.space(overrides)
+        self.objectives = sweeper.objectives(first.cfg)
+        self.rule: Rule | None = _hydra.instantiate(sweeper.pruner, "hydra.sweeper.pruner") or None
+        if self.rule is not None and len(self.objectives) > 1:
+            raise ConfigError("hydra/sweeper/pruner: with several metrics none is left behind; type none")
+        self.size = sweeper.n_jobs or (sweep.local.most if sweep.local else 1)
+        self.root = job_place(first.cfg, first.words, first.choices).folder.path.parent / HIDDEN
+        name = sweeper.study_name or self._digest(config.digest(first.cfg))
+        self.claims = Claims(self.root / f"{name}.lock")
+        self.index = self.root / f"{name}.json"
+        self.study, self.storage = self._open(name)
+        self._left: set[int] = set()  # trials whose jobs did not end in this process: the next goes on with them
+
+    def _digest(self, first: str) -> str:
+        """What names a study: all that decides which trials are chosen, and not how many."""
+        rest = (self.sweeper.sampler, self.sweeper.pruner, self.sweeper.seed)
+        decides = [first, self.space.dimensions, self.space.only, self.objectives, rest]
+        return hashlib.sha256(repr(decides).encode()).hexdigest()[:10]
+
+    def _open(self, name: str) -> tuple[optuna.Study, optuna.storages.BaseStorage]:
+        import optuna
+
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        self._sampler(0, "")  # a mistake in it is told now
+        url = self.sweeper.storage or f"sqlite:///{self.root / 'study.db'}"
+        directions = [DIRECTIONS[maximize] for maximize in self.objectives.values()]
+        waits = {"connect_args": {"timeout": 60}} if url.startswith("sqlite") else None
+        try:
+            with self.claims.choosing():
+                storage = optuna.storages.RDBStorage(url, engine_kwargs=waits)
+                study = optuna.create_study(
+                    storage=storage, study_name=name, directions=directions, load_if_exists=True
+                )
+        except Exception as error:  # of the many packages that databases need
+            reason = str(error).splitlines()[0]
+            raise ConfigError(f"hydra.sweeper.storage: {url} cannot be opened ({reason})") from error
+        if [found.name.lower() for found in study.directions] != directions:
+            raise ConfigError(f"hydra.sweeper.study_name: {name} has other directions; type another name")
+        return study, storage
+
+    def _sampler(self, number: int, salt: str) -> optuna.samplers.BaseSampler:
+        """The sampler for one draw: the same one however often the program was started since."""
+        node = dict(self.sweeper.sampler)
+        text = f"{node.pop('seed', None) or self.sweeper.seed} {number} {salt}"
+        seed = int(hashlib.sha256(text.encode()).hexdigest()[:8], 16)
+        made: optuna.samplers.BaseSampler = _hydra.instantiate(node, "hydra.sweeper.sampler", seed=seed)
+        return made
+
+    # ------------------------------------------------------------------------------------------------------ the trials
+
+    def run(self) -> None:
+        """Runs what is missing, or as much of it as there is time for before a signal."""
+        waited = False
+        while not self.sweep.signal:
+            if batch := self._batch():
+                self.sweep.run()
+                for number, key in batch.items():
+                    self._tell(number, key)
+            elif self._unfinished():
+                if not waited:
+                    print("\nwaiting for trials of other processes; Ctrl-C leaves them to it", flush=True)
+                waited = True
+                time.sleep(0.5)
+            else:
+                return
+
+    def _unfinished(self) -> bool:
+        return any(not trial.state.is_finished() for trial in self._trials() if trial.number not in self._left)
+
+    def _trials(self) -> list[optuna.trial.FrozenTrial]:
+        return self.study.get_trials(deepcopy=False)
+
+    def _batch(self) -> dict[int, str]:
+        """Trials for this process, and the job of each: those that a process has left, or new ones.
+
+        New ones are chosen up to a multiple of the number that runs at once, so that it makes no difference where
+        a kill came.
+        """
+        with self.claims.choosing():
+            chosen = {}
+            trials = self._trials()
+            for trial in trials:
+                if not trial.state.is_finished() and trial.number not in self._left and self.claims.take(trial.number):
+                    chosen[trial.number] = trial.user_attrs.get("words") or self._choose(trial._trial_id, trial.number)
+            number = len(trials)
+            while number < self.sweeper.n_trials and (not chosen or number % self.size):
+                self.study.sampler = self._sampler(number, "")
+                asked = self.study.ask()
+                self.claims.take(number)
+                chosen[number] = self._choose(asked._trial_id, number)
+                number += 1
+            return self._as_jobs(chosen)
+
+    def _choose(self, trial_id: int, number: int) -> list[str]:
+        """The words of a trial, which the study keeps; of one that a kill left half chosen the same as without it."""
+        import optuna
+
+        self.study.sampler = self._sampler(number, "")
+        trial = optuna.trial.Trial(self.study, trial_id)
+
+        def pick(dimension: Dimension) -> tuple[str, ...]:
+            self.study.sampler = self._sampler(number, ",".join(dimension.keys))
+            return _suggest(trial, dimension)
+
+        try:
+            words = self.space.words(pick)
+        except ValueError as error:
+            told = f"{self.study.study_name} has searched something else ({error}); type another name"
+            raise ConfigError(f"hydra.sweeper.study_name: {told}") from error
+        trial.set_user_attr("words", words)
+        return words
+
+    def _as_jobs(self, chosen: Mapping[int, list[str]]) -> dict[int, str]:
+        """The jobs of trials, added to the sweep; one that cannot be composed has failed."""
+        keys = {}
+        for number, words in chosen.items():
+            try:
+                keys[number] = self.sweep.add(check_jobs([words]), set(words) - set(self._swept(words)))[0]
+            except ConfigError as error:
+                self._end(number, failed=str(error))
+        folders = {trial.number: trial.user_attrs["folder"] for trial in self._trials() if "folder" in trial.user_attrs}
+        for number, key in keys.items():
+            folders[number] = os.path.relpath(key, self.root)
+            self.storage.set_trial_user_attr(self._id(number), "folder", folders[number])
+            if self.sweep.places[key].trial is None:
+                metric, maximize = next(iter(self.objectives.items()))
+                trial = Trial(number, self.index, metric, maximize, self.rule)
+                self.sweep.places[key] = replace(self.sweep.places[key], trial=trial)
+        write_whole(self.index, json.dumps(folders, indent=1) + "\n")
+        return keys
+
+    def _swept(self, words: Sequence[str]) -> list[str]:
+        return [word for word in words if word.partition("=")[0].lstrip("+") not in self.space.fixed]
+
+    def _id(self, number: int) -> int:
+        study_id = self.storage.get_study_id_from_name(self.study.study_name)
+        return self.storage.get_trial_id_from_study_id_trial_number(study_id, number)
+
+    def _tell(self, number: int, key: str) -> None:
+        """The study learns how a trial's job has ended; of one that did not end it goes on not to know."""
+        status, folder = self.sweep.status(key), self.sweep.places[key].folder
+        if status.get("state") == "failed":
+            self._end(number, failed=(status.get("error") or "failed").splitlines()[0])
+        elif status.get("state") != "finished":
+            self._left.add(number)
+        else:
+            if len(self.objectives) == 1:
+                unit = self.rule.unit if self.rule else "epoch"
+                for at, value in history(folder, next(iter(self.objectives)), unit).items():
+                    self.storage.set_trial_intermediate_value(self._id(number), at, value)
+            result = status.get("result") or {}
+            if is_pruned(status):
+                self._end(number, pruned=result["reason"])
+            elif lost := [name for name in self.objectives if math.isnan(_value(result, name))]:
+                self._end(number, failed=f"{' and '.join(lost)} is no number in the run's best row")
+            else:
+                self._end(number, values=[_value(result, name) for name in self.objectives])
+        self.claims.free(number)
+
+    def _end(self, number: int, values: Sequence[float] | None = None, pruned: str = "", failed: str = "") -> None:
+        from optuna.trial import TrialState
+
+        if self._trials()[number].state.is_finished():
+            return
+        if pruned or failed:
+            self.storage.set_trial_user_attr(self._id(number), "reason", pruned or failed)
+        state = TrialState.PRUNED if pruned else TrialState.FAIL if failed else TrialState.COMPLETE
+        self.study.tell(number, values, state, skip_if_finished=True)
+
+    # --------------------------------------------------------------------------------------------------------- the end
+
+    def report(self) -> tuple[str, bool]:
+        """How every trial ended, the best, and the command that trains it again; and whether none has failed."""
+        trials = self._trials()
+        folders = dict.fromkeys(str(t.user_attrs["folder"]) for t in trials if "folder" in t.user_attrs)
+        places = [Place(RunFolder(os.path.normpath(self.root / name)), sweep=self.root.parent) for name in folders]
+        text, all_finished = table(places)
+        states = [trial.state.name.lower() for trial in trials]
+        counts = ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(sorted(states)))
+        where = self.sweeper.storage or shown(self.root / "study.db")
+        lines = [f"{text}\n", f"study  {self.study.study_name} in {where}: {len(trials)} trials: {counts}"]
+        for trial in self._best():
+            values = ", ".join(f"{n} {v:.4g}" for n, v in zip(self.objectives, trial.values, strict=True))
+            swept = " ".join(self._swept(trial.user_attrs["words"]))
+            lines.append(f"best   trial {trial.number}: {values}  {swept}")
+            lines.append(f"again  trainer {shlex.join(trial.user_attrs['words'])}")
+        if "running" in states:
+            lines.append("\nthe same command again goes on with the trials that are running no more")
+        return "\n".join(lines), all_finished and "fail" not in states
+
+    def _best(self) -> list[optuna.trial.FrozenTrial]:
+        """The best trial, of several metrics all that no other beats in each; equal jobs once."""
+        if not any(trial.state.name == "COMPLETE" for trial in self._trials()):
+            return []
+        found = self.study.best_trials if len(self.objectives) > 1 else [self.study.best_trial]
+        return list({tuple(trial.user_attrs["words"]): trial for trial in reversed(found)}.values())[::-1]
+
+    def close(self) -> None:
+        self.claims.close()
+
+
+def _value(result: Mapping[str, Any], name: str) -> float:
+    """A metric of a run: at its best evaluation, else at its end."""
+    for row in (result.get("best") or {}, result.get("last") or {}, result):
+        if isinstance(value := row.get(name), (int, float)):
+            return float(value)
+    return math.nan
+
+
+def _suggest(trial: optuna.Trial, dimension: Dimension) -> tuple[str, ...]:
+    """A value of a dimension as it is typed."""
+    name = ",".join(dimension.keys)
+    if isinstance(dimension, Interval):
+        if dimension.whole:
+            return dimension.entry(
+                trial.suggest_int(name, round(dimension.low), round(dimension.high), log=dimension.log)
+            )
+        return dimension.entry(trial.suggest_float(name, dimension.low, dimension.high, log=dimension.log))
+    if dimension.step:
+        return _suggest_step(trial, name, dimension)
+    entries = {",".join(entry): entry for entry in dimension.entries}
+    return entries[trial.suggest_categorical(name, list(entries))]
+
+
+def _suggest_step(trial: optuna.Trial, name: str, dimension: Choices) -> tuple[str, ...]:
+    """Of a `range`: its numbers have an order, which the sampler uses."""
+    numbers = [float(entry[0]) for entry in dimension.entries]
+    if all(number.is_integer() for number in (*numbers, dimension.step)):
+        low, high, step = int(min(numbers)), int(max(numbers)), abs(int(dimension.step))
+        value: float = trial.suggest_int(name, low, high, step=step)
+    else:
+        value = trial.suggest_float(name, min(numbers), max(numbers), step=abs(dimension.step))
+    return min(dimension.entries, key=lambda entry: abs(float(entry[0]) - value))
