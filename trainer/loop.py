@@ -77,9 +77,8 @@ class Trainer:
         epochs: int = 10, batch_size: int = 32, accumulate: Accumulate = 1, curriculum: Curriculum | None = None,
         clip: Clip | None = None, noise: Noise | None = None, precision: Precision | None = None,
         ema: Ema | None = None, patience: Patience | None = None, pruning: Pruning | None = None,
-        checkpoints: Checkpoints | None = None,
-        evaluate_every: str = "1epoch", log_every: str = "10steps", checkpoint_every: str = "1epoch",
-        skip_nonfinite: int = 0, seed: int = 0,
+        checkpoints: Checkpoints | None = None, evaluate_every: str = "1epoch", log_every: str = "10steps",
+        checkpoint_every: str = "1epoch", skip_nonfinite: int = 0, seed: int = 0,
         folder: str | Path | RunFolder | None = None, resume: Resume = "never",
         trackers: Iterable[Tracker] | None = None, hooks: Mapping[str, Hook] | Iterable[Hook] = (),
         world: World | None = None, limit: int | None = None,
@@ -129,8 +128,8 @@ class Trainer:
 
         self.parts: dict[str, Stateful] = {
             "model": plain, "task": self.task, **self.update.parts(), "schedule": self.schedule, "ema": self.ema,
-            "best": self.best, "patience": self.patience, "pruning": self.pruning, "progress": self.progress, "meters": self.history,
-            "clock": self.clock, "data": self.data, "order": self.loader,
+            "best": self.best, "patience": self.patience, "pruning": self.pruning, "progress": self.progress,
+            "meters": self.history, "clock": self.clock, "data": self.data, "order": self.loader,
             **self.trackers.parts(), **self.hooks.parts(), "rng": Rng(),
         }  # fmt: skip
         self.state: RunState = "running"
@@ -242,7 +241,7 @@ class Trainer:
         self.settle(epoch_ended=True)
 
     def settle(self, epoch_ended: bool) -> None:
-        """Log, evaluate, best, plateau schedule, patience, pruning, agree, hooks, trackers; save, last. Each only if it is due.
+        """Log, evaluate, best, plateau schedule, patience, pruning, agree, hooks, trackers; save, last. Each if due.
 
         Everything that an evaluation changes is changed before the checkpoint is written, and since this comes after
         an update, a checkpoint never falls inside one.

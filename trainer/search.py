@@ -14,7 +14,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from trainer import _hydra, config
 from trainer.consistency import measures
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     import optuna
     from omegaconf import DictConfig
 
-DIRECTIONS = ("minimize", "maximize")
+DIRECTIONS: tuple[Literal["minimize"], Literal["maximize"]] = ("minimize", "maximize")
 
 
 @dataclass
@@ -121,7 +121,7 @@ class Claims:
 
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = open(path, "a+b")
+        self._file = open(path, "a+b")  # noqa: SIM115
 
     def take(self, trial: int) -> bool:
         try:

@@ -100,7 +100,7 @@ class Space:
                     yield f"{ONLY}: {key} is not set here; {did_you_mean(key, list(self.spelt))}"
             for key, allowed in conditions.items():
                 lists = [d for d in found if isinstance(d, Choices) and key in d.keys]
-                taken = {entry[d.keys.index(key)] for d in lists for entry in d.entries} or {self.fixed.get(key)}
+                taken = {entry[d.keys.index(key)] for d in lists for entry in d.entries} or {self.fixed.get(key, "")}
                 if key in self.spelt and not taken.issuperset(allowed):
                     known = ", ".join(sorted(map(str, taken)))
                     yield f"{ONLY}: {key} is never {' or '.join(sorted({*allowed} - taken))}; it is {known}"
