@@ -26,13 +26,14 @@ FLOORS = {
     "_hydra": 4, "_multirun": 4, "signatures": 4, "scheduling": 4, "consistency": 4, "config": 4, "overrides": 4,
     "preview": 4, "build": 4, "space": 4, "sweepers": 4,
     "cli": 5, "run": 5, "help": 5, "sweep": 5, "report": 5, "sync": 5, "fetch": 5, "agent": 5, "dashboard": 5,
-    "search": 5, "children": 5, "gpus": 5, "launchers": 5,
+    "search": 5, "study": 5, "children": 5, "gpus": 5, "launchers": 5,
     "__init__": 5,
 }  # fmt: skip
 
 # Who may import what comes from outside; everything else may be imported by all.
 ALLOWED = {
     "wandb": {"tracking.shipper", "dashboard"},
+    "optuna": {"study"},
     "wandb_workspaces": {"report.board", "dashboard"},
     "hydra": {"_hydra", "_multirun", "config", "overrides", "build"},
     "omegaconf": {"_hydra", "_multirun", "config", "overrides", "build"},

@@ -24,12 +24,13 @@ def settings(overrides: Sequence[str]) -> DictConfig:
     """The `hydra` node of a `-m` command line: its sweeper and its launcher.
 
     Raises:
-        ConfigError: an override does not fit.
+        ConfigError: an override of it does not fit.
     """
     from hydra.types import RunMode
 
+    words = [word for word in overrides if not re.match(r"[+~]*(?!hydra\.)\w+\.", word)]  # what may fit some jobs only
     with _hydra.session() as loader:
-        found: DictConfig = loader.load_configuration(_hydra.CONFIG_NAME, list(overrides), RunMode.MULTIRUN).hydra
+        found: DictConfig = loader.load_configuration(_hydra.CONFIG_NAME, words, RunMode.MULTIRUN).hydra
         return found
 
 

@@ -87,7 +87,8 @@ def _explained(overrides: Sequence[str]) -> Iterator[None]:
         yield
     except ConfigError as error:
         unswept = [word for word in overrides if not _hydra.is_swept(word)]
-        raise ConfigError(_explain(unswept)[0] or [_first_line(error)]) from None
+        told = [_first_line(ConfigError(problem)) for problem in error.problems]
+        raise ConfigError(_explain(unswept)[0] or told) from None
 
 
 def check_jobs(jobs: Iterable[Sequence[str]]) -> list[Job]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import hashlib
 import importlib.util
 import json
@@ -11,10 +9,9 @@ import math
 import os
 import shlex
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from trainer import _hydra, config
 from trainer.consistency import measures
@@ -23,14 +20,11 @@ from trainer.folder import RunFolder, shown, write_whole
 from trainer.overrides import check_jobs, check_sweep
 from trainer.pruning import Rule, Trial, history, is_pruned
 from trainer.run import Place
-from trainer.space import Choices, Dimension, Grid, Interval, Space, check_count
+from trainer.space import Grid, Space, check_count
 from trainer.sweep import HIDDEN, Sweep, job_place, table
 
 if TYPE_CHECKING:
-    import optuna
     from omegaconf import DictConfig
-
-DIRECTIONS: tuple[Literal["minimize"], Literal["maximize"]] = ("minimize", "maximize")
 
 
 @dataclass
@@ -70,7 +64,7 @@ class Optuna(Grid):
         self.metrics = _listed(self.metrics)
         self.direction = _listed(self.direction)
         for word in self.direction:
-            if word not in DIRECTIONS:
+            if word not in ("minimize", "maximize"):
                 raise ConfigError(f"direction: {word!r} is unknown; use minimize or maximize")
 
     def jobs(self, space: Space) -> list[list[str]]:
@@ -116,36 +110,6 @@ def search(sweeper: Optuna, overrides: Sequence[str], sweep: Sweep) -> tuple[str
         found.close()
 
 
-class Claims:
-    """Which trials a living process has in hand: bytes of a file, each locked by one, and free when it is gone."""
-
-    def __init__(self, path: Path) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = open(path, "a+b")  # noqa: SIM115
-
-    def take(self, trial: int) -> bool:
-        try:
-            fcntl.lockf(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, trial + 1)
-        except OSError:
-            return False
-        return True
-
-    def free(self, trial: int) -> None:
-        fcntl.lockf(self._file, fcntl.LOCK_UN, 1, trial + 1)
-
-    @contextlib.contextmanager
-    def choosing(self) -> Iterator[None]:
-        """While entered, no other process chooses or takes up trials."""
-        fcntl.lockf(self._file, fcntl.LOCK_EX, 1, 0)
-        try:
-            yield
-        finally:
-            fcntl.lockf(self._file, fcntl.LOCK_UN, 1, 0)
-
-    def close(self) -> None:
-        self._file.close()
-
-
 class Search:
     """The trials of a study, each a job of a sweep, until there are as many as asked for.
 
@@ -161,6 +125,8 @@ class Search:
     """
 
     def __init__(self, sweeper: Optuna, overrides: Sequence[str], sweep: Sweep) -> None:
+        from trainer.study import Claims, Study  # which brings optuna
+
         first = check_sweep(overrides)[0]
         self.sweeper, self.sweep, self.space = sweeper, sweep, sweeper.space(overrides)
         self.objectives = sweeper.objectives(first.cfg)
@@ -170,9 +136,13 @@ class Search:
         self.size = sweeper.n_jobs or (sweep.local.most if sweep.local else 1)
         self.root = job_place(first.cfg, first.words, first.choices).folder.path.parent / HIDDEN
         name = sweeper.study_name or self._digest(config.digest(first.cfg))
+        self.storage = sweeper.storage or f"sqlite:///{self.root / 'study.db'}"
         self.claims = Claims(self.root / f"{name}.lock")
         self.index = self.root / f"{name}.json"
-        self.study, self.storage = self._open(name)
+        with self.claims.choosing():
+            directions = list(self.objectives.values())
+            self.study = Study(self.storage, name, directions, sweeper.sampler, sweeper.seed)
+        self._killed: set[int] = set()
         self._left: set[int] = set()  # trials whose jobs did not end in this process: the next goes on with them
 
     def _digest(self, first: str) -> str:
@@ -180,35 +150,6 @@ class Search:
         rest = (self.sweeper.sampler, self.sweeper.pruner, self.sweeper.seed)
         decides = [first, self.space.dimensions, self.space.only, self.objectives, rest]
         return hashlib.sha256(repr(decides).encode()).hexdigest()[:10]
-
-    def _open(self, name: str) -> tuple[optuna.Study, optuna.storages.BaseStorage]:
-        import optuna
-
-        optuna.logging.set_verbosity(optuna.logging.WARNING)
-        self._sampler(0, "")  # a mistake in it is told now
-        url = self.sweeper.storage or f"sqlite:///{self.root / 'study.db'}"
-        directions = [DIRECTIONS[maximize] for maximize in self.objectives.values()]
-        waits = {"connect_args": {"timeout": 60}} if url.startswith("sqlite") else None
-        try:
-            with self.claims.choosing():
-                storage = optuna.storages.RDBStorage(url, engine_kwargs=waits)
-                study = optuna.create_study(
-                    storage=storage, study_name=name, directions=directions, load_if_exists=True
-                )
-        except Exception as error:  # of the many packages that databases need
-            reason = str(error).splitlines()[0]
-            raise ConfigError(f"hydra.sweeper.storage: {url} cannot be opened ({reason})") from error
-        if [found.name.lower() for found in study.directions] != directions:
-            raise ConfigError(f"hydra.sweeper.study_name: {name} has other directions; type another name")
-        return study, storage
-
-    def _sampler(self, number: int, salt: str) -> optuna.samplers.BaseSampler:
-        """The sampler for one draw: the same one however often the program was started since."""
-        node = dict(self.sweeper.sampler)
-        text = f"{node.pop('seed', None) or self.sweeper.seed} {number} {salt}"
-        seed = int(hashlib.sha256(text.encode()).hexdigest()[:8], 16)
-        made: optuna.samplers.BaseSampler = _hydra.instantiate(node, "hydra.sweeper.sampler", seed=seed)
-        return made
 
     # ------------------------------------------------------------------------------------------------------ the trials
 
@@ -229,10 +170,7 @@ class Search:
                 return
 
     def _unfinished(self) -> bool:
-        return any(not trial.state.is_finished() for trial in self._trials() if trial.number not in self._left)
-
-    def _trials(self) -> list[optuna.trial.FrozenTrial]:
-        return self.study.get_trials(deepcopy=False)
+        return any(not trial.state.is_finished() for trial in self.study.trials() if trial.number not in self._left)
 
     def _batch(self) -> dict[int, str]:
         """Trials for this process, and the job of each: those that a process has left, or new ones.
@@ -241,38 +179,16 @@ class Search:
         a kill came.
         """
         with self.claims.choosing():
-            chosen = {}
-            trials = self._trials()
-            for trial in trials:
-                if not trial.state.is_finished() and trial.number not in self._left and self.claims.take(trial.number):
-                    chosen[trial.number] = trial.user_attrs.get("words") or self._choose(trial._trial_id, trial.number)
+            trials = self.study.trials()
+            left = [trial for trial in trials if not trial.state.is_finished() and trial.number not in self._left]
+            mine = [trial for trial in left if self.claims.take(trial.number)]
+            chosen = {t.number: t.user_attrs.get("words") or self.study.ask(self.space, t.number) for t in mine}
             number = len(trials)
             while number < self.sweeper.n_trials and (not chosen or number % self.size):
-                self.study.sampler = self._sampler(number, "")
-                asked = self.study.ask()
                 self.claims.take(number)
-                chosen[number] = self._choose(asked._trial_id, number)
+                chosen[number] = self.study.ask(self.space, number)
                 number += 1
             return self._as_jobs(chosen)
-
-    def _choose(self, trial_id: int, number: int) -> list[str]:
-        """The words of a trial, which the study keeps; of one that a kill left half chosen the same as without it."""
-        import optuna
-
-        self.study.sampler = self._sampler(number, "")
-        trial = optuna.trial.Trial(self.study, trial_id)
-
-        def pick(dimension: Dimension) -> tuple[str, ...]:
-            self.study.sampler = self._sampler(number, ",".join(dimension.keys))
-            return _suggest(trial, dimension)
-
-        try:
-            words = self.space.words(pick)
-        except ValueError as error:
-            told = f"{self.study.study_name} has searched something else ({error}); type another name"
-            raise ConfigError(f"hydra.sweeper.study_name: {told}") from error
-        trial.set_user_attr("words", words)
-        return words
 
     def _as_jobs(self, chosen: Mapping[int, list[str]]) -> dict[int, str]:
         """The jobs of trials, added to the sweep; one that cannot be composed has failed."""
@@ -281,11 +197,11 @@ class Search:
             try:
                 keys[number] = self.sweep.add(check_jobs([words]), set(words) - set(self._swept(words)))[0]
             except ConfigError as error:
-                self._end(number, failed=str(error))
-        folders = {trial.number: trial.user_attrs["folder"] for trial in self._trials() if "folder" in trial.user_attrs}
+                self.study.fail(number, str(error))
+        folders = {t.number: t.user_attrs["folder"] for t in self.study.trials() if "folder" in t.user_attrs}
         for number, key in keys.items():
             folders[number] = os.path.relpath(key, self.root)
-            self.storage.set_trial_user_attr(self._id(number), "folder", folders[number])
+            self.study.note(number, folder=folders[number])
             if self.sweep.places[key].trial is None:
                 metric, maximize = next(iter(self.objectives.items()))
                 trial = Trial(number, self.index, metric, maximize, self.rule)
@@ -296,54 +212,42 @@ class Search:
     def _swept(self, words: Sequence[str]) -> list[str]:
         return [word for word in words if word.partition("=")[0].lstrip("+") not in self.space.fixed]
 
-    def _id(self, number: int) -> int:
-        study_id = self.storage.get_study_id_from_name(self.study.study_name)
-        return self.storage.get_trial_id_from_study_id_trial_number(study_id, number)
-
     def _tell(self, number: int, key: str) -> None:
         """The study learns how a trial's job has ended; of one that did not end it goes on not to know."""
         status, folder = self.sweep.status(key), self.sweep.places[key].folder
         if status.get("state") == "failed":
-            self._end(number, failed=(status.get("error") or "failed").splitlines()[0])
+            self.study.fail(number, (status.get("error") or "failed").splitlines()[0])
         elif status.get("state") != "finished":
-            self._left.add(number)
+            if number in self._killed:
+                self._left.add(number)
+            self._killed.add(number)  # those after it are chosen by what it comes to, so it is tried once more
+            self.sweep.again(key)
         else:
             if len(self.objectives) == 1:
                 unit = self.rule.unit if self.rule else "epoch"
-                for at, value in history(folder, next(iter(self.objectives)), unit).items():
-                    self.storage.set_trial_intermediate_value(self._id(number), at, value)
+                self.study.values(number, history(folder, next(iter(self.objectives)), unit))
             result = status.get("result") or {}
             if is_pruned(status):
-                self._end(number, pruned=result["reason"])
+                self.study.prune(number, result["reason"])
             elif lost := [name for name in self.objectives if math.isnan(_value(result, name))]:
-                self._end(number, failed=f"{' and '.join(lost)} is no number in the run's best row")
+                self.study.fail(number, f"{' and '.join(lost)} is no number in the run's best row")
             else:
-                self._end(number, values=[_value(result, name) for name in self.objectives])
+                self.study.complete(number, [_value(result, name) for name in self.objectives])
         self.claims.free(number)
-
-    def _end(self, number: int, values: Sequence[float] | None = None, pruned: str = "", failed: str = "") -> None:
-        from optuna.trial import TrialState
-
-        if self._trials()[number].state.is_finished():
-            return
-        if pruned or failed:
-            self.storage.set_trial_user_attr(self._id(number), "reason", pruned or failed)
-        state = TrialState.PRUNED if pruned else TrialState.FAIL if failed else TrialState.COMPLETE
-        self.study.tell(number, values, state, skip_if_finished=True)
 
     # --------------------------------------------------------------------------------------------------------- the end
 
     def report(self) -> tuple[str, bool]:
         """How every trial ended, the best, and the command that trains it again; and whether none has failed."""
-        trials = self._trials()
+        trials = self.study.trials()
         folders = dict.fromkeys(str(t.user_attrs["folder"]) for t in trials if "folder" in t.user_attrs)
         places = [Place(RunFolder(os.path.normpath(self.root / name)), sweep=self.root.parent) for name in folders]
         text, all_finished = table(places)
         states = [trial.state.name.lower() for trial in trials]
         counts = ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(sorted(states)))
         where = self.sweeper.storage or shown(self.root / "study.db")
-        lines = [f"{text}\n", f"study  {self.study.study_name} in {where}: {len(trials)} trials: {counts}"]
-        for trial in self._best():
+        lines = [f"{text}\n", f"study  {self.study.name} in {where}: {len(trials)} trials: {counts}"]
+        for trial in self.study.best():
             values = ", ".join(f"{n} {v:.4g}" for n, v in zip(self.objectives, trial.values, strict=True))
             swept = " ".join(self._swept(trial.user_attrs["words"]))
             lines.append(f"best   trial {trial.number}: {values}  {swept}")
@@ -351,13 +255,6 @@ class Search:
         if "running" in states:
             lines.append("\nthe same command again goes on with the trials that are running no more")
         return "\n".join(lines), all_finished and "fail" not in states
-
-    def _best(self) -> list[optuna.trial.FrozenTrial]:
-        """The best trial, of several metrics all that no other beats in each; equal jobs once."""
-        if not any(trial.state.name == "COMPLETE" for trial in self._trials()):
-            return []
-        found = self.study.best_trials if len(self.objectives) > 1 else [self.study.best_trial]
-        return list({tuple(trial.user_attrs["words"]): trial for trial in reversed(found)}.values())[::-1]
 
     def close(self) -> None:
         self.claims.close()
@@ -369,29 +266,3 @@ def _value(result: Mapping[str, Any], name: str) -> float:
         if isinstance(value := row.get(name), (int, float)):
             return float(value)
     return math.nan
-
-
-def _suggest(trial: optuna.Trial, dimension: Dimension) -> tuple[str, ...]:
-    """A value of a dimension as it is typed."""
-    name = ",".join(dimension.keys)
-    if isinstance(dimension, Interval):
-        if dimension.whole:
-            return dimension.entry(
-                trial.suggest_int(name, round(dimension.low), round(dimension.high), log=dimension.log)
-            )
-        return dimension.entry(trial.suggest_float(name, dimension.low, dimension.high, log=dimension.log))
-    if dimension.step:
-        return _suggest_step(trial, name, dimension)
-    entries = {",".join(entry): entry for entry in dimension.entries}
-    return entries[trial.suggest_categorical(name, list(entries))]
-
-
-def _suggest_step(trial: optuna.Trial, name: str, dimension: Choices) -> tuple[str, ...]:
-    """Of a `range`: its numbers have an order, which the sampler uses."""
-    numbers = [float(entry[0]) for entry in dimension.entries]
-    if all(number.is_integer() for number in (*numbers, dimension.step)):
-        low, high, step = int(min(numbers)), int(max(numbers)), abs(int(dimension.step))
-        value: float = trial.suggest_int(name, low, high, step=step)
-    else:
-        value = trial.suggest_float(name, min(numbers), max(numbers), step=abs(dimension.step))
-    return min(dimension.entries, key=lambda entry: abs(float(entry[0]) - value))

@@ -154,6 +154,10 @@ class Sweep:
                 waited = True
                 time.sleep(0.5)
 
+    def again(self, key: str) -> None:
+        """Has `run` try a job once more."""
+        self._tried.discard(key)
+
     def close(self) -> None:
         if self.local is not None:
             self.local.close()
