@@ -90,8 +90,8 @@ def test_what_is_pruned_stays_so_in_its_search_and_goes_on_elsewhere(tmp_path: P
 
 
 def test_the_first_value_of_an_epoch_counts(tmp_path: Path) -> None:
-    rows = [{"step": 4, "epoch": 1, "val/x": 0.5}, {"step": 5, "epoch": 1, "lr": 1}, {"step": 6, "epoch": 1, "val/x": 1}]
-    rows += [{"step": 8, "epoch": 2, "val/x": float("nan")}]
+    rows = [{"step": 4, "epoch": 1, "val/x": 0.5}, {"step": 5, "epoch": 1, "lr": 1}]
+    rows += [{"step": 6, "epoch": 1, "val/x": 1}, {"step": 8, "epoch": 2, "val/x": float("nan")}]
     (tmp_path / "metrics.jsonl").write_text("\n".join(map(json.dumps, rows)) + '\n{"step": 9, "val/x"')
     assert history(RunFolder(tmp_path), "val/x", "epoch") == {1: 0.5}
     assert history(RunFolder(tmp_path), "val/x", "step") == {4: 0.5, 6: 1.0}

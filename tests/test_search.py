@@ -12,10 +12,13 @@ from trainer.errors import ConfigError
 from trainer.overrides import check_sweep
 from trainer.space import Space, expand
 from trainer.study import Study
+from trainer.sweepers import SAMPLERS
 
-MOMENTUM = ("optimizer=sgd,adamw", "optimizer.momentum=0.5,0.9", "hydra.sweeper.only={optimizer.momentum:{optimizer:sgd}}")
-TPE = {"_target_": "optuna.samplers.TPESampler", "n_startup_trials": 2}
-SPACE = ("optimizer=sgd,adamw", "optimizer.lr=tag(log,interval(1e-4,1e-1))", "seed=range(1,9,2)", "epochs=int(interval(1,5))")
+MOMENTUM = ("optimizer=sgd,adamw", "optimizer.momentum=0.5,0.9",
+            "hydra.sweeper.only={optimizer.momentum:{optimizer:sgd}}")  # fmt: skip
+TPE = {**SAMPLERS["tpe"], "n_startup_trials": 2}
+SPACE = ("optimizer=sgd,adamw", "optimizer.lr=tag(log,interval(1e-4,1e-1))", "seed=range(1,9,2)",
+         "epochs=int(interval(1,5))")  # fmt: skip
 
 
 def words(*typed: str) -> list[str]:
@@ -68,11 +71,12 @@ def test_every_mistake_in_what_is_searched_is_told() -> None:
     both = told(*lists, "hydra.sweeper.only={optimizer.lrr:{optimizer:sdg}}")
     assert "did you mean optimizer.lr?" in both
     assert "optimizer is never sdg; it is adamw, sgd" in both
-    assert "depends on itself" in told(*lists, "hydra.sweeper.only={optimizer:{optimizer.lr:0.1},optimizer.lr:{optimizer:sgd}}")
+    circle = "hydra.sweeper.only={optimizer:{optimizer.lr:0.1},optimizer.lr:{optimizer:sgd}}"
+    assert "depends on itself" in told(*lists, circle)
     assert "type '" in told(*lists, "hydra.sweeper.only=[optimizer]")
     assert "an interval has no end of values" in told("optimizer.lr=interval(0,1)")
     assert "begins above 0" in told("hydra/sweeper=random", "optimizer.lr=tag(log,interval(0,1))")
-    assert "must be a whole number of at least 1" in told("hydra/sweeper=random", "seed=1,2", "hydra.sweeper.n_trials=0")
+    assert "must be a whole number" in told("hydra/sweeper=random", "seed=1,2", "hydra.sweeper.n_trials=0")
     assert "type hydra/sweeper/sampler=tpe" in told("hydra/sweeper=optuna", "seed=1,2", "hydra.sweeper.sampler=tpe")
     assert "nothing to choose" in told("hydra/sweeper=optuna", "seed=1")
     assert "optimizer.lr: -1" in told("hydra/sweeper=optuna", "experiment=digits", "optimizer.lr=interval(-1,1)")
@@ -125,8 +129,9 @@ from trainer import Hook
 
 class Kill(Hook):
     def on_evaluation(self, trainer, evaluation):
-        if not Path("killed").exists():
-            Path("killed").touch()
+        times = len(list(Path().glob("killed-*")))
+        if times < 2:
+            Path(f"killed-{times}").touch()
             os.kill(os.getpid(), signal.SIGKILL)
 """
 
@@ -168,7 +173,7 @@ def test_a_study_goes_on_with_the_trial_that_was_killed(tmp_path: Path) -> None:
 def test_what_a_search_has_pruned_a_plain_sweep_finishes(tmp_path: Path) -> None:
     rates = "optimizer.lr=choice(0.00001,0.01)"
     typed = [word for word in OPTUNA if not word.startswith("optimizer.lr=")]
-    sampler = ("hydra/sweeper/sampler=random", "hydra.sweeper.n_trials=5")
+    sampler = ("hydra/sweeper/sampler=random", "hydra.sweeper.n_trials=3", "hydra.sweeper.seed=1")
     ended = command("train", *typed, rates, *sampler, cwd=tmp_path)
     assert ended.code == 0, ended.told
     assert "pruned at epoch 1: val/accuracy 0." in ended.told
@@ -183,8 +188,9 @@ def test_what_a_search_has_pruned_a_plain_sweep_finishes(tmp_path: Path) -> None
 
 def test_several_metrics_give_the_trials_that_none_beats(tmp_path: Path) -> None:
     typed = [word for word in OPTUNA if "prune" not in word]
-    search = ("hydra.sweeper.metrics=[val/accuracy,val/loss]", "hydra/sweeper/sampler=nsgaii", "hydra.sweeper.n_trials=2")
-    ended = command("train", *typed, *search, "hydra/launcher=joblib", "hydra.launcher.n_jobs=2", cwd=tmp_path)
+    search = ("hydra.sweeper.metrics=[val/accuracy,val/loss]", "hydra/sweeper/sampler=nsgaii")
+    beside = ("hydra.sweeper.n_trials=2", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2")
+    ended = command("train", *typed, *search, *beside, cwd=tmp_path)
     assert ended.code == 0, ended.told
     assert "best   trial " in ended.told
     assert ", val/loss " in ended.told

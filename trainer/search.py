@@ -220,8 +220,9 @@ class Search:
         elif status.get("state") != "finished":
             if number in self._killed:
                 self._left.add(number)
-            self._killed.add(number)  # those after it are chosen by what it comes to, so it is tried once more
-            self.sweep.again(key)
+            else:  # those after it are chosen by what it comes to, so it is tried once more
+                self._killed.add(number)
+                self.sweep.again(key)
         else:
             if len(self.objectives) == 1:
                 unit = self.rule.unit if self.rule else "epoch"
@@ -254,7 +255,7 @@ class Search:
             lines.append(f"again  trainer {shlex.join(trial.user_attrs['words'])}")
         if "running" in states:
             lines.append("\nthe same command again goes on with the trials that are running no more")
-        return "\n".join(lines), all_finished and "fail" not in states
+        return "\n".join(lines), all_finished and not {"fail", "running"} & set(states)
 
     def close(self) -> None:
         self.claims.close()
