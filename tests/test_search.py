@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
 from pathlib import Path
 
 import pytest
 
 from tests.commands import command
+from trainer._hydra import implied
 from trainer.errors import ConfigError
 from trainer.overrides import check_sweep
 from trainer.space import Space, expand
@@ -78,8 +81,19 @@ def test_every_mistake_in_what_is_searched_is_told() -> None:
     assert "begins above 0" in told("hydra/sweeper=random", "optimizer.lr=tag(log,interval(0,1))")
     assert "must be a whole number" in told("hydra/sweeper=random", "seed=1,2", "hydra.sweeper.n_trials=0")
     assert "type hydra/sweeper/sampler=tpe" in told("hydra/sweeper=optuna", "seed=1,2", "hydra.sweeper.sampler=tpe")
+    assert "did you mean hydra.sweeper.n_trials?" in told("hydra/sweeper=random", "hydra.sweeper.n_trails=3", "seed=1,2")
+    assert "did you mean median?" in told("hydra/sweeper=optuna", "hydra/sweeper/pruner=medain", "seed=1,2")
     assert "nothing to choose" in told("hydra/sweeper=optuna", "seed=1")
     assert "optimizer.lr: -1" in told("hydra/sweeper=optuna", "experiment=digits", "optimizer.lr=interval(-1,1)")
+
+
+PAGE = (Path(__file__).resolve().parents[1] / "docs" / "sweeps.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("line", re.findall(r"^trainer (-m .*hydra.*)$", PAGE, re.MULTILINE))
+def test_what_the_page_tells_to_type_has_no_mistake_in_it(line: str) -> None:
+    typed = [word for word in implied(shlex.split(line)) if word != "-m"]
+    assert check_sweep(typed)
 
 
 def asked(path: Path, kill: int | None = None) -> list[list[str]]:
@@ -195,6 +209,17 @@ def test_several_metrics_give_the_trials_that_none_beats(tmp_path: Path) -> None
     assert "best   trial " in ended.told
     assert ", val/loss " in ended.told
     assert states(tmp_path) == ["COMPLETE", "COMPLETE"]
+
+
+def test_a_trial_that_fails_is_told_and_the_others_go_on(tmp_path: Path) -> None:
+    typed = [word for word in OPTUNA if not word.startswith("optimizer.lr=")]
+    typed += ["optimizer=sgd", "optimizer.lr=choice(1e30,0.01)", "hydra/sweeper/sampler=random"]
+    typed += ["hydra.sweeper.n_trials=3", "hydra.sweeper.seed=1"]
+    ended = command("train", *typed, cwd=tmp_path)
+    assert (ended.code, set(states(tmp_path))) == (1, {"FAIL", "COMPLETE"})
+    assert "best   trial " in ended.told
+    again = command("train", *typed, cwd=tmp_path)
+    assert (again.code, "\ntrial " in again.told) == (1, False)  # what failed stays so
 
 
 def test_a_search_that_cannot_be_is_told_before_anything_is_trained(tmp_path: Path) -> None:

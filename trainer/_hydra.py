@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trainer.errors import ConfigError, TrainerError
-from trainer.sweepers import PRUNERS, SAMPLERS, SWEEPERS
+from trainer.sweepers import STORED
 from trainer.targets import SPECIAL, cause, find, is_missing, must_be_given, needs, parameters, required
 
 if TYPE_CHECKING:
@@ -47,7 +47,8 @@ def conf_dirs() -> list[Path]:
 
 def options(group: str) -> list[str]:
     """The files of a config group, from every folder, sorted."""
-    return sorted({file.stem for folder in conf_dirs() for file in (folder / group).glob("*.yaml")})
+    files = {file.stem for folder in conf_dirs() for file in (folder / group).glob("*.yaml")}
+    return sorted(files | set(STORED.get(group, ())))
 
 
 def groups() -> list[str]:
@@ -111,9 +112,9 @@ def prepare() -> None:
     for name, values in LAUNCHERS.items():  # in the place of a plugin of that name, which has registered its own by now
         node = {"_target_": "trainer.launchers.Local", **values}
         ConfigStore.instance().store(name, node, group="hydra/launcher", provider="trainer")
-    for group, nodes in {"": SWEEPERS, "/sampler": SAMPLERS, "/pruner": PRUNERS}.items():
+    for group, nodes in STORED.items():
         for name, node in nodes.items():
-            ConfigStore.instance().store(name, node, group=f"hydra/sweeper{group}", provider="trainer")
+            ConfigStore.instance().store(name, node, group=group, provider="trainer")
     import_from_here()
 
 

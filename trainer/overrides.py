@@ -13,6 +13,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from trainer import _hydra, _multirun, config, space
 from trainer.errors import ConfigError, closest, did_you_mean
+from trainer.sweepers import STORED
 from trainer.targets import SPECIAL, parameters, takes_any
 
 
@@ -248,6 +249,11 @@ def _why(word: str, kept: _Probe) -> str:
         near = closest(str(value), known)
         hint = f"did you mean {near}? known" if near else "known"
         return f"{key}: there is no {value!r}; {hint}: {', '.join(known)}"
+    if key.startswith("hydra.sweeper.") and "Could not override" in str(kept.error):
+        parent = key.rpartition(".")[0]
+        names = {name for node in STORED.get(parent.replace(".", "/"), {}).values() for name in node}
+        known = [f"{parent}.{name}" for name in sorted(names - {*SPECIAL, "defaults"})]
+        return f"{key}: what is chosen has no such key; {did_you_mean(key, known, most=20)}"
     if re.match(r"hydra\b", key):
         return f"{word}: {_first_line(kept.error)}"
     if sign == "+" and "already at" in str(kept.error):

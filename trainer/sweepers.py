@@ -40,3 +40,5 @@ PRUNERS: dict[str, dict[str, Any]] = {
     "hyperband": {"_target_": "trainer.pruning.Asha", "min_resource": 1, "reduction_factor": 3, "n_brackets": 3,
                   "unit": "epoch"},
 }  # fmt: skip
+
+STORED = {"hydra/sweeper": SWEEPERS, "hydra/sweeper/sampler": SAMPLERS, "hydra/sweeper/pruner": PRUNERS}
