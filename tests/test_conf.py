@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from omegaconf import OmegaConf
 
-from trainer import _hydra, _multirun, config
+from trainer import _hydra, config, space
 from trainer.help import MEANINGS, help_text
 from trainer.overrides import check
 from trainer.targets import parameters
@@ -190,7 +190,7 @@ def test_the_examples_of_the_help_compose() -> None:
     Path("conf/model/mine.yaml").write_text("_target_: my_model.Net\n")
     for line in lines:
         given = [word for word in line.split()[1:] if word != "-m"]
-        for job in _multirun.expand(given)[:2]:
+        for job in space.expand(given)[:2]:
             check(job)
 
 

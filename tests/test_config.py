@@ -542,7 +542,7 @@ def test_a_sweep_is_checked_as_a_whole_and_each_mistake_is_told_once() -> None:
 def test_a_sweep_that_cannot_be_expanded_is_told() -> None:
     for word, message in (
         ("seed=[1", "seed: '[1' does not parse"),
-        ("seed=interval(0,1)", "does not support sweep type"),
+        ("seed=interval(0,1)", "an interval has no end of values"),
     ):
         with pytest.raises(ConfigError, match="(?i)" + re.escape(message)):
             check_sweep([word, "epochs=1,2"])

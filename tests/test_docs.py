@@ -13,7 +13,7 @@ import pytest
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from trainer import _hydra, _multirun, config
+from trainer import _hydra, config, space
 from trainer.errors import ConfigError
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -59,7 +59,7 @@ def jobs(words: str) -> list[list[str]]:
     every = _hydra.implied([part for part in shlex.split(parts, comments=True) if not part.startswith("trainer")])
     if every[:1] != ["-m"]:
         return [every]
-    swept = _multirun.expand(every[1:])
+    swept = space.expand(every[1:])
     return [swept[0], swept[-1]]
 
 

@@ -20,20 +20,22 @@ FLOORS = {
     "signals": 0, "dotenv": 0, "targets": 0, "colors": 0, "code_version": 0,
     "data": 1, "tasks": 1, "losses": 1, "metrics": 1, "models": 1, "optim": 1, "schedules": 1,
     "gradients": 1, "update": 1, "ema": 1, "monitor": 1, "checkpoint": 1, "clock": 1, "buffers": 1,
-    "evaluation": 1, "history": 1, "logged": 1,
+    "evaluation": 1, "history": 1, "logged": 1, "pruning": 1,
     "tracking": 2, "hooks": 2, "observers": 2, "receipt": 2,
     "loop": 3, "rehearsal": 3, "accounts": 3, "capsule": 3, "replay": 3, "resuming": 3, "lr_find": 3,
     "measure": 3,
     "_hydra": 4, "_multirun": 4, "signatures": 4, "scheduling": 4, "consistency": 4, "config": 4, "overrides": 4,
-    "preview": 4, "build": 4,
+    "preview": 4, "build": 4, "space": 4, "plugins": 4,
     "cli": 5, "run": 5, "help": 5, "sweep": 5, "report": 5, "sync": 5, "fetch": 5, "agent": 5, "dashboard": 5,
     "children": 5, "preflight": 5, "gpus": 5, "launchers": 5, "cluster": 5, "out_of_memory": 5,
+    "search": 5, "study": 5,
     "__init__": 5,
 }  # fmt: skip
 
 # Who may import what comes from outside; everything else may be imported by all.
 ALLOWED = {
     "wandb": {"tracking.shipper", "dashboard"},
+    "optuna": {"study"},
     "wandb_workspaces": {"report.board", "dashboard"},
     "hydra": {"_hydra", "_multirun", "config", "overrides", "build"},
     "omegaconf": {"_hydra", "_multirun", "config", "overrides", "build"},

@@ -15,8 +15,9 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
-from trainer import _hydra, _multirun
+from trainer import _hydra
 from trainer.errors import ConfigError, DataError
+from trainer.space import expand
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -40,7 +41,7 @@ def module(name: str, text: str) -> None:
 @pytest.mark.parametrize("home", ["trainer/conf", "conf"])
 def test_the_configs_are_found_in_a_wheel_and_in_a_checkout(tmp_path: Path, home: str) -> None:
     (tmp_path / "trainer").mkdir()
-    for name in ("__init__", "_hydra", "durations", "errors", "targets"):
+    for name in ("__init__", "_hydra", "durations", "errors", "sweepers", "targets"):
         shutil.copy(ROOT / "trainer" / f"{name}.py", tmp_path / "trainer")
     (tmp_path / home).mkdir()
     (tmp_path / home / "config.yaml").write_text("")
@@ -94,21 +95,21 @@ def test_composing_inside_a_running_hydra_application_leaves_it_as_it_was() -> N
 
 
 def test_a_sweep_is_expanded_as_hydra_does_it() -> None:
-    assert _multirun.expand(["seed=1,2", "optimizer=sgd,adam", "epochs=3"]) == [
+    assert expand(["seed=1,2", "optimizer=sgd,adam", "epochs=3"]) == [
         ["seed=1", "optimizer=sgd", "epochs=3"],
         ["seed=1", "optimizer=adam", "epochs=3"],
         ["seed=2", "optimizer=sgd", "epochs=3"],
         ["seed=2", "optimizer=adam", "epochs=3"],
     ]
-    assert _multirun.expand(["seed=range(2)"]) == [["seed=0"], ["seed=1"]]
-    assert ["clip=norm"] in _multirun.expand(["clip=glob(*)"])
+    assert expand(["seed=range(2)"]) == [["seed=0"], ["seed=1"]]
+    assert ["clip=norm"] in expand(["clip=glob(*)"])
 
 
 def test_the_parameters_of_the_sweeper_are_part_of_the_sweep() -> None:
     Path("conf/experiment").mkdir(parents=True)
     text = "# @package _global_\nhydra:\n  sweeper:\n    params:\n      seed: 1,2\n"
     Path("conf/experiment/seeds.yaml").write_text(text)
-    jobs = _multirun.expand(["experiment=seeds", "epochs=3"])
+    jobs = expand(["experiment=seeds", "epochs=3"])
     assert [job[0] for job in jobs] == ["seed=1", "seed=2"]
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trainer.errors import ConfigError, TrainerError
+from trainer.plugins import STORED
 from trainer.targets import SPECIAL, cause, find, is_missing, must_be_given, needs, parameters, required
 
 if TYPE_CHECKING:
@@ -46,8 +47,8 @@ def conf_dirs() -> list[Path]:
 
 def options(group: str) -> list[str]:
     """The files of a config group, from every folder, sorted."""
-    ours = set(LAUNCHERS) if group == "hydra/launcher" else set[str]()
-    return sorted(ours | {file.stem for folder in conf_dirs() for file in (folder / group).glob("*.yaml")})
+    files = {file.stem for folder in conf_dirs() for file in (folder / group).glob("*.yaml")}
+    return sorted(files | set(STORED.get(group, ())))
 
 
 def groups() -> list[str]:
@@ -86,25 +87,6 @@ def _spelt_out(word: str) -> list[str]:
 # --------------------------------------------------------------------------------------------------------- composing
 
 
-_LOCAL, _SUBMITIT = "trainer.launchers.Local", "trainer.cluster.Submitit"
-_SLURM = {
-    "_target_": _SUBMITIT, "cluster": "slurm", "timeout_min": 240, "max_num_timeout": 50, "signal_delay_s": 120,
-    "array_parallelism": 16, "nodes": 1, "tasks_per_node": 1, "gpus_per_node": 1, "cpus_per_task": 8, "mem_gb": 32,
-    "name": "trainer", "partition": None, "account": None, "qos": None, "constraint": None, "exclude": None,
-    "gres": None, "comment": None, "setup": None, "additional_parameters": {},
-}  # fmt: skip
-LAUNCHERS = {
-    "basic": {"_target_": _LOCAL, "n_jobs": 1, "jobs_per_gpu": 1},
-    "joblib": {"_target_": _LOCAL, "n_jobs": -1, "jobs_per_gpu": 1},
-    "slurm": _SLURM,
-    "submitit_slurm": _SLURM,
-    "submitit_local": {"_target_": _SUBMITIT, "cluster": "local", "n_jobs": -1, "timeout_min": 1440,
-                       "max_num_timeout": 50},
-}  # fmt: skip
-"""What launches the jobs of a sweep, under the names that Hydra's users know. All are ours: in Hydra's a job that is
-killed takes the sweep with it, and a Ctrl-C ends jobs that have not saved."""
-
-
 @functools.cache
 def prepare() -> None:
     """Tells Hydra where configs lie, and makes modules in the working directory importable, in child processes too."""
@@ -119,8 +101,9 @@ def prepare() -> None:
                 search_path.append("trainer", f"file://{folder}")
 
     Plugins.instance().register(TrainerSearchPath)
-    for name, node in LAUNCHERS.items():  # in the place of a plugin of that name, which has registered its own by now
-        ConfigStore.instance().store(name, node, group="hydra/launcher", provider="trainer")
+    for group, nodes in STORED.items():  # in the place of plugins of those names, which have registered theirs by now
+        for name, node in nodes.items():
+            ConfigStore.instance().store(name, node, group=group, provider="trainer")
     import_from_here()
 
 

@@ -23,12 +23,13 @@ def settings(overrides: Sequence[str]) -> DictConfig:
     """The `hydra` node of a `-m` command line: its sweeper and its launcher.
 
     Raises:
-        ConfigError: an override does not fit.
+        ConfigError: an override of it does not fit.
     """
     from hydra.types import RunMode
 
+    words = [word for word in overrides if not re.match(r"[+~]*(?!hydra\.)\w+\.", word)]  # what may fit some jobs only
     with _hydra.session() as loader:
-        found: DictConfig = loader.load_configuration(_hydra.CONFIG_NAME, list(overrides), RunMode.MULTIRUN).hydra
+        found: DictConfig = loader.load_configuration(_hydra.CONFIG_NAME, words, RunMode.MULTIRUN).hydra
         return found
 
 
@@ -38,29 +39,6 @@ def parsed(words: Sequence[str]) -> list[Override]:
 
     with _hydra.session() as loader:
         return OverridesParser.create(config_loader=loader).parse_overrides(list(words))
-
-
-def params(node: DictConfig) -> list[str]:
-    """What a config says is swept (`hydra.sweeper.params`), as words."""
-    return [f"{key}={value}" for key, value in (node.sweeper.get("params") or {}).items()]
-
-
-def expand(overrides: Sequence[str]) -> list[list[str]]:
-    """The overrides of each job of a `-m` command line, `hydra.sweeper.params` included, in Hydra's own order.
-
-    Raises:
-        ConfigError: an override does not fit, or the sweeper chooses jobs while it runs.
-    """
-    from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
-
-    node = settings(overrides)
-    if not (name := str(node.sweeper._target_)).endswith(".BasicSweeper"):
-        raise ConfigError(f"hydra/sweeper: {name} chooses its jobs while it runs; they are not known now")
-    words = parsed([*params(node), *overrides])
-    try:
-        return [job for batch in BasicSweeper.split_arguments(words, None) for job in batch]
-    except HydraException as error:
-        raise ConfigError(str(error)) from error
 
 
 class Composer:

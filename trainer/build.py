@@ -24,6 +24,7 @@ from trainer.loop import Trainer
 from trainer.monitor import Mode, direction
 from trainer.optim import Groups
 from trainer.preview import draw, in_words, lived
+from trainer.pruning import Pruning
 from trainer.records import Resume
 from trainer.schedules import Curves
 from trainer.scheduling import build_schedule, curves_of
@@ -43,12 +44,13 @@ def build(
     resume: Resume = "never",
     trackers: Iterable[Tracker] = (),
     micro_batch: int | None = None,
+    pruning: Pruning | None = None,
 ) -> Trainer:
     """Makes everything that a config describes: world, data, loss, task, model, optimizer, schedule; then the Trainer.
 
     Args:
         cfg: a config without problems (`config.problems`). folder: where the run lies; None keeps nothing.
-        resume, micro_batch: as `Trainer` takes them. trackers: who is told.
+        resume, micro_batch, pruning: as `Trainer` takes them. trackers: who is told.
 
     Raises:
         ConfigError, DataError: something cannot be made; the key is named.
@@ -83,6 +85,7 @@ def build(
         precision=instantiate(cfg.precision, "precision"),
         ema=instantiate(cfg.ema, "ema"),
         patience=patience,
+        pruning=pruning,
         checkpoints=instantiate(cfg.checkpoint, "checkpoint"),
         evaluate_every=cfg.evaluate_every,
         log_every=cfg.log_every,

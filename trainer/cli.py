@@ -132,23 +132,30 @@ def _sweep_of(folder: Path) -> Path | None:
 def _sweep(overrides: list[str]) -> int:
     from trainer.overrides import check_sweep, sweep_settings
     from trainer.preflight import preflight
+    from trainer.search import Optuna, search
+    from trainer.space import sweeper_of
     from trainer.sweep import Sweep, table
     from trainer.tracking.attempts import sync_command
 
     if folder := _one_run(overrides):
         raise ConfigError(f"resume: {folder!r} is one run, and -m starts a sweep; leave out -m, or type resume=auto")
-    sweep = Sweep(sweep_settings(overrides))
+    node = sweep_settings(overrides)
+    sweeper, sweep = sweeper_of(node), Sweep(node)
     try:
-        sweep.add(check_sweep(overrides))
-        preflight(sweep)
-        sweep.run()
+        if isinstance(sweeper, Optuna):
+            text, all_finished = search(sweeper, overrides, sweep)
+        else:
+            sweep.add(check_sweep(overrides))
+            preflight(sweep)
+            sweep.run()
+            text, all_finished = table(list(sweep.places.values()))
+            if not all_finished:
+                text += "\n\nthe same command again does what is missing; "
+                text += "a job that failed fails again unless its cause is gone"
     finally:
         sweep.close()
-    places = list(sweep.places.values())
-    text, all_finished = table(places)
     print(text)
-    if not all_finished:
-        print("\nthe same command again does what is missing; a job that failed fails again unless its cause is gone")
+    places = list(sweep.places.values())
     if any(sync_command(at.folder) for at in places):
         print(f"\nsend  {_typed(f'trainer-sync {shlex.quote(shown(places[0].folder.path.parent))}')}")
     return 128 + sweep.signal if sweep.signal else int(not all_finished)

@@ -92,6 +92,11 @@ class Submitit:
         self.ended = False  # by a signal: no job is begun any more
         self._running: dict[str, Any] = {}  # submitit's jobs
 
+    @property
+    def at_once(self) -> int:
+        """As `Launcher.at_once`."""
+        return at_once(self.n_jobs) if self.cluster == "local" else int(self.settings.get("array_parallelism") or 1)
+
     def prepare(self) -> None:
         """As `Launcher.prepare`."""
         try:

@@ -89,7 +89,7 @@ def _monitor_exists(plain: dict[str, Any], spoilt: set[str]) -> list[str]:
     monitor = _monitor(plain)
     if "early_stopping" in spoilt or not isinstance(monitor, str):
         return []
-    known = [f"val/{name}" for name in (_measures(plain) if "task" not in spoilt else {})]
+    known = [f"val/{name}" for name in (measures(plain) if "task" not in spoilt else {})]
     if monitor in known:
         return []
     if monitor.startswith("val/") and (not known or monitor.count("/") > 1):
@@ -134,7 +134,7 @@ def _optimizer_alone(plain: dict[str, Any]) -> list[str]:
 
 def _modes(plain: dict[str, Any]) -> list[str]:
     monitor = _monitor(plain)
-    better = _measures(plain).get(str(monitor).removeprefix("val/"))
+    better = measures(plain).get(str(monitor).removeprefix("val/"))
     if better is None:
         return []
     is_better = f"but {monitor} is better when it is {'smaller' if better == 'min' else 'larger'}"
@@ -152,7 +152,7 @@ def _monitor(plain: dict[str, Any]) -> Any:
     return node.get("monitor") if isinstance(node, dict) else None
 
 
-def _measures(plain: dict[str, Any]) -> dict[str, str]:
+def measures(plain: dict[str, Any]) -> dict[str, str]:
     """The task's metrics and their better direction, by making one for two classes; empty where that fails."""
     facts = {"criterion": torch.nn.Identity(), "num_classes": 2, "classes": ("0", "1")}
     try:

@@ -54,6 +54,10 @@ class Launcher(Protocol):
     @property
     def several(self) -> bool: ...
 
+    @property
+    def at_once(self) -> int:
+        """How many jobs run at the same time, at most."""
+
     def prepare(self) -> None:
         """Makes ready what takes time, beside what this process does.
 

@@ -32,6 +32,7 @@ from trainer.hooks import Hook, Hooks
 from trainer.monitor import Best, Patience, direction
 from trainer.optim import Freezing
 from trainer.progress import Progress
+from trainer.pruning import Pruning
 from trainer.receipt import Receipt
 from trainer.records import STOPPED, Evaluation, Outcome, Resume, Row, RunState
 from trainer.rehearsal import rehearse
@@ -58,7 +59,7 @@ class Trainer:
             all of an epoch. micro_batch: the most samples computed at once, for less memory and the same updates.
         curriculum: which samples come first.
         clip, noise: the gradients' bounds and noise. precision: number format. ema: averaged weights. Off unless given.
-        patience: the monitored metric, and when to stop early; by default `val/loss`, never.
+        patience: the monitored metric, and when to stop early; by default `val/loss`, never. pruning: never.
         checkpoints: which checkpoints to keep; by default the best and the last.
         evaluate_every, log_every, checkpoint_every: durations such as `1epoch` or `500steps`.
         skip_nonfinite: how many updates in a row may be left out because their loss or gradient is not finite; with 0
@@ -76,9 +77,9 @@ class Trainer:
         epochs: int = 10, batch_size: int = 32, accumulate: Accumulate = 1, micro_batch: int | None = None,
         curriculum: Curriculum | None = None,
         clip: Clip | None = None, noise: Noise | None = None, precision: Precision | None = None,
-        ema: Ema | None = None, patience: Patience | None = None, checkpoints: Checkpoints | None = None,
-        evaluate_every: str = "1epoch", log_every: str = "10steps", checkpoint_every: str = "1epoch",
-        skip_nonfinite: int = 0, seed: int = 0,
+        ema: Ema | None = None, patience: Patience | None = None, pruning: Pruning | None = None,
+        checkpoints: Checkpoints | None = None, evaluate_every: str = "1epoch", log_every: str = "10steps",
+        checkpoint_every: str = "1epoch", skip_nonfinite: int = 0, seed: int = 0,
         folder: str | Path | RunFolder | None = None, resume: Resume = "never",
         trackers: Iterable[Tracker] | None = None, hooks: Mapping[str, Hook] | Iterable[Hook] = (),
         world: World | None = None, limit: int | None = None,
@@ -115,7 +116,7 @@ class Trainer:
         self.ema.attach(plain, optimizer)
         self.patience = patience or Patience(patience=None)
         self.patience.mode = direction(self.patience.monitor, self.patience.mode, task.measures)
-        self.best = Best(self.patience.monitor, self.patience.mode)
+        self.pruning, self.best = pruning or Pruning(), Best(self.patience.monitor, self.patience.mode)
         self.progress, self.history, self.clock = Progress(), History(), Clock()
         self.checkpoints = checkpoints or Checkpoints()
         self.checkpoints.attach(self.folder.checkpoints if self.folder else None)
@@ -128,9 +129,9 @@ class Trainer:
 
         self.parts: dict[str, Stateful] = {
             "model": plain, "task": self.task, **self.update.parts(), "schedule": self.schedule, "ema": self.ema,
-            "best": self.best, "patience": self.patience, "progress": self.progress, "meters": self.history,
-            "clock": self.clock, "data": self.data, "order": self.loader, "receipt": self.receipt,
-            **self.trackers.parts(), **self.hooks.parts(), "rng": Rng(),
+            "best": self.best, "patience": self.patience, "pruning": self.pruning, "progress": self.progress,
+            "meters": self.history, "clock": self.clock, "data": self.data, "order": self.loader,
+            "receipt": self.receipt, **self.trackers.parts(), **self.hooks.parts(), "rng": Rng(),
         }  # fmt: skip
         self.state: RunState = "running"
         self.reason = ""  # why training is over, once it is
@@ -242,7 +243,7 @@ class Trainer:
         self.settle(epoch_ended=True)
 
     def settle(self, epoch_ended: bool) -> None:
-        """Log, receipt, evaluate, best, plateau schedule, patience, agree, hooks, trackers; save, last. Each if due.
+        """Log, receipt, evaluate, best, plateau schedule, patience, pruning, agree, hooks, trackers; save. Each if due.
 
         Everything that an evaluation changes is changed before the checkpoint is written, and since this comes after
         an update, a checkpoint never falls inside one.
@@ -262,6 +263,7 @@ class Trainer:
                 value = row.get(self.best.monitor, math.nan)
                 self.schedule.on_value(value)
                 self.patience.update(value)
+                self.pruning.update(row)
         self.decide()
         if evaluation is not None:
             self.hand_on(evaluation)
@@ -277,6 +279,8 @@ class Trainer:
         if self.world.any(bool(self.signals.number) or self.trackers.stopped):
             why = f"interrupted by {self.signals.name}" if self.signals.name else STOPPED
             self.state, self.reason = "interrupted", why
+        if self.world.any(bool(self.pruning.reason)):
+            self.state, self.reason = "finished", self.pruning.reason
         if self.world.any(self.patience.exhausted):
             self.state, self.reason = "finished", self.patience.describe()
         if self.world.any(self.progress.epoch >= self.epochs):

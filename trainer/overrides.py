@@ -11,8 +11,9 @@ from typing import Any, NamedTuple
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from trainer import _hydra, _multirun, config
+from trainer import _hydra, _multirun, config, space
 from trainer.errors import ConfigError, closest, did_you_mean
+from trainer.plugins import STORED
 from trainer.targets import SPECIAL, parameters, takes_any
 
 
@@ -75,7 +76,7 @@ def check_sweep(overrides: Sequence[str]) -> list[Job]:
         ConfigError: every mistake of every job, each told once.
     """
     with _explained(overrides):
-        jobs = _multirun.expand(overrides)
+        jobs = space.expand(overrides)
     return check_jobs(jobs)
 
 
@@ -96,7 +97,8 @@ def _explained(overrides: Sequence[str]) -> Iterator[None]:
         yield
     except ConfigError as error:
         unswept = [word for word in overrides if not _hydra.is_swept(word)]
-        raise ConfigError(_explain(unswept)[0] or [_first_line(error)]) from None
+        told = [_first_line(ConfigError(problem)) for problem in error.problems]
+        raise ConfigError(_explain(unswept)[0] or told) from None
 
 
 def check_jobs(jobs: Iterable[Sequence[str]]) -> list[Job]:
@@ -256,6 +258,11 @@ def _why(word: str, kept: _Probe) -> str:
         near = closest(str(value), known)
         hint = f"did you mean {near}? known" if near else "known"
         return f"{key}: there is no {value!r}; {hint}: {', '.join(known)}"
+    if key.startswith("hydra.sweeper.") and "Could not override" in str(kept.error):
+        parent = key.rpartition(".")[0]
+        names = {name for node in STORED.get(parent.replace(".", "/"), {}).values() for name in node}
+        known = [f"{parent}.{name}" for name in sorted(names - {*SPECIAL, "defaults"})]
+        return f"{key}: what is chosen has no such key; {did_you_mean(key, known, most=20)}"
     if re.match(r"hydra\b", key):
         return f"{word}: {_first_line(kept.error)}"
     if sign == "+" and "already at" in str(kept.error):

@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING, Any
 from trainer import config
 from trainer.children import Children
 from trainer.errors import ConfigError, DataError, TrainerError
-from trainer.folder import RunFolder, shown
+from trainer.folder import shown
 from trainer.launchers import Local
-from trainer.run import changed_code
+from trainer.run import Place, changed_code, cut_short
 from trainer.tracking.console import duration
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ class Kind:
 
 def plan(sweep: Sweep) -> list[str]:
     """What will be done with each job: answered, gone on with, tried again, or begun."""
-    known = {key: _prospect(at.folder) for key, at in sweep.places.items()}
+    known = {key: _prospect(at) for key, at in sweep.places.items()}
     counts: dict[str, int] = {}
     for word, _ in known.values():
         counts[word] = counts.get(word, 0) + 1
@@ -71,10 +71,10 @@ def plan(sweep: Sweep) -> list[str]:
     return lines + _changed([key for key, (word, _) in known.items() if word == "new"], sweep)
 
 
-def _prospect(folder: RunFolder) -> tuple[str, str]:
+def _prospect(at: Place) -> tuple[str, str]:
     """What will be done with a job, in words, and where it stands."""
-    state = folder.state()
-    if state == "finished":
+    folder, state = at.folder, at.folder.state()
+    if state == "finished" and not cut_short(folder.read_status(), at):
         return "finished", ""
     if folder.held:
         return "trained by another process", ""
@@ -248,7 +248,7 @@ def preflight(sweep: Sweep, *, strict: bool = False) -> None:
         ConfigError: mistakes in jobs, each told once; nothing has been started.
     """
     print("\n".join(plan(sweep)), flush=True)
-    new = [key for key, at in sweep.places.items() if _prospect(at.folder)[0] == "new"]
+    new = [key for key, at in sweep.places.items() if _prospect(at)[0] == "new"]
     local = sweep.launcher if isinstance(sweep.launcher, Local) else None
     if not new or (local is None and not strict):  # where the jobs run elsewhere, trying one here says little
         return
@@ -270,8 +270,7 @@ def preflight(sweep: Sweep, *, strict: bool = False) -> None:
         raise ConfigError(list(dict.fromkeys(told)))
     for kind in failing:
         print(f"warning: will fail: {kind.fails}{_whose(kind)}", file=sys.stderr)
-    at_once = local.at_once if local is not None else 1
-    print("\n".join(costs(found, at_once, next(iter(sweep.places.values())).folder.path)), flush=True)
+    print("\n".join(costs(found, sweep.launcher.at_once, next(iter(sweep.places.values())).folder.path)), flush=True)
 
 
 def _whose(kind: Kind) -> str:

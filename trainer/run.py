@@ -19,6 +19,7 @@ from trainer.code_version import changes, code_version
 from trainer.errors import CheckpointError, ConfigError, TrainerError
 from trainer.folder import RunFolder, claim, write_whole
 from trainer.out_of_memory import halving
+from trainer.pruning import Trial, is_pruned
 from trainer.records import RESUME_WORDS, Outcome, Resume
 from trainer.sync import Job, send
 from trainer.tracking.console import HeldBack
@@ -47,6 +48,7 @@ class Place:
         sweep: the folder of the sweep that it is a job of, or None.
         choices: the file chosen in each config group.
         agent: what an agent of wandb's announced, where one started this run.
+        trial: which trial of a search it is, if it is one.
     """
 
     folder: RunFolder
@@ -54,6 +56,7 @@ class Place:
     sweep: Path | None = None
     choices: Mapping[str, Any] | None = None
     agent: Announced | None = None
+    trial: Trial | None = None
 
 
 def place(cfg: DictConfig, choices: Mapping[str, Any]) -> Place:
@@ -127,7 +130,8 @@ def _run(cfg: DictConfig, at: Place) -> Outcome:
         try:
             refuse_changes(cfg, folder)
             status = folder.read_status()
-            if at.resume != "never" and _answers(status) and not _extended(cfg, folder, status):
+            whole = _answers(status) and not cut_short(status, at)
+            if at.resume != "never" and whole and not _extended(cfg, folder, status):
                 return stored_outcome(status, changed_code(cfg, folder) if cfg.get("strict_code") else "")
             refuse_other_code(cfg, folder)
             return _train(cfg, at)
@@ -174,7 +178,10 @@ def _attempt(cfg: DictConfig, at: Place, micro_batch: int | None, told: str) -> 
             if told:
                 log.warning("%s", told)
             views = trackers(folder, shipper, early)
-            return build(cfg, folder, resume=at.resume, trackers=views, micro_batch=micro_batch).fit()
+            pruning = at.trial.pruning(folder) if at.trial else None
+            return build(
+                cfg, folder, resume=at.resume, trackers=views, micro_batch=micro_batch, pruning=pruning
+            ).fit()
     finally:
         shipper.abandon()
 
@@ -185,6 +192,8 @@ def _shipper(cfg: DictConfig, at: Place) -> Shipper:
     agent, status, before = at.agent or kept(at.folder), folder.read_status(), Mailbox(folder).last_spec()
     choices = at.choices or (before.config.get("choices") if before else None) or {}
     values = {**config.plain(cfg), "choices": dict(choices), "code": status.get("code_version")}
+    if at.trial is not None:
+        values["trial"] = at.trial.number
     known: dict[str, Any] = {"wandb_id": wandb_id(folder)}
     if agent is not None:
         known = {"wandb_id": agent.id, "agent": asdict(agent)}
@@ -268,6 +277,11 @@ def _note_code(cfg: DictConfig, folder: RunFolder, changed: str) -> None:
 def _answers(status: Mapping[str, Any]) -> bool:
     """Whether the run is finished and its result is known."""
     return status.get("state") == "finished" and isinstance(status.get("result"), dict)
+
+
+def cut_short(status: Mapping[str, Any], at: Place) -> bool:
+    """Whether a search has ended the run before its end, and it is asked for by somebody who does not prune."""
+    return is_pruned(status) and (at.trial is None or at.trial.rule is None)
 
 
 def _extended(cfg: DictConfig, folder: RunFolder, status: Mapping[str, Any]) -> bool:

@@ -19,7 +19,9 @@ from trainer import _hydra, config
 from trainer.errors import BusyError, ConfigError, TrainerError
 from trainer.folder import RunFolder, shown, write_whole
 from trainer.launchers import BUSY, Item, Launcher
-from trainer.run import Place, experiment_of, named, resume_word, run
+from trainer.plugins import LAUNCHERS
+from trainer.pruning import is_pruned
+from trainer.run import Place, cut_short, experiment_of, named, resume_word, run
 from trainer.signals import NUMBERS, is_second
 
 if TYPE_CHECKING:
@@ -94,7 +96,7 @@ class Sweep:
 
     def __init__(self, node: DictConfig) -> None:
         if not (target := str(node.launcher._target_)).startswith("trainer."):
-            known = ", ".join(_hydra.LAUNCHERS)
+            known = ", ".join(LAUNCHERS)
             raise ConfigError(f"hydra/launcher: jobs are not launched by {target} but by one of {known}")
         self.launcher: Launcher = _hydra.instantiate(node.launcher, "hydra.launcher")
         self.launcher.prepare()
@@ -107,10 +109,14 @@ class Sweep:
         self._running: set[str] = set()
         self._finished: set[str] = set()  # need not be looked at again
 
-    def add(self, jobs: Iterable[Job]) -> list[str]:
-        """More jobs, and the key of each; one of the same content is the same job."""
+    def add(self, jobs: Iterable[Job], common: Iterable[str] = ()) -> list[str]:
+        """More jobs, and the key of each; one of the same content is the same job.
+
+        Args:
+            common: words that tell no job from another, and so are in no folder's name.
+        """
         jobs = list(jobs)
-        common = set.intersection(*(set(job.words) for job in jobs)) if len(jobs) > 1 else set[str]()
+        common = {*common, *(set.intersection(*(set(job.words) for job in jobs)) if len(jobs) > 1 else ())}
         keys = []
         for job in jobs:
             at = job_place(job.cfg, [word for word in job.words if word not in common], job.choices)
@@ -135,6 +141,10 @@ class Sweep:
                 waited = True
                 time.sleep(0.5)
 
+    def again(self, key: str) -> None:
+        """Has `run` try a job once more."""
+        self._tried.discard(key)
+
     def close(self) -> None:
         self.launcher.close()
 
@@ -146,7 +156,7 @@ class Sweep:
         if key in self._finished:
             return True
         at, status = self.places[key], self.status(key)
-        if status.get("state") == "finished" and at.resume != "never":
+        if status.get("state") == "finished" and at.resume != "never" and not cut_short(status, at):
             self._finished.add(key)
             return True
         beside = status.get("state") == "failed" and status.get("updated", 0) > self._began
@@ -171,8 +181,9 @@ class Sweep:
         self._tried.add(key)
         self._running.add(key)
         if not self.launcher.several:
-            number = list(self.jobs).index(key) + 1
-            print(f"\njob {number} of {len(self.jobs)}  {self.places[key].folder}", flush=True)
+            at, number = self.places[key], list(self.jobs).index(key) + 1
+            what = f"job {number} of {len(self.jobs)}" if at.trial is None else f"trial {at.trial.number}"
+            print(f"\n{what}  {at.folder}", flush=True)
 
     def done(self, key: str, why: str, again: bool) -> None:
         """As `Watcher.done`."""
@@ -233,6 +244,8 @@ def line(folder: RunFolder) -> str:
     best = (result.get("best") or {}).get(monitor)
     found = f"{monitor} {best:.4f} at epoch {result['best']['epoch']}" if best is not None else ""
     error = (status.get("error") or "").splitlines()[:1] if state in ("failed", "refused", "killed") else []
+    if is_pruned(status):
+        state, found, error = "pruned", "", [result["reason"].removeprefix("pruned ")]
     return f"  {state:<12} {folder.path.name}  {found}{' ' if found and error else ''}{''.join(error)}".rstrip()
 
 
