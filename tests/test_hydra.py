@@ -41,7 +41,7 @@ def module(name: str, text: str) -> None:
 @pytest.mark.parametrize("home", ["trainer/conf", "conf"])
 def test_the_configs_are_found_in_a_wheel_and_in_a_checkout(tmp_path: Path, home: str) -> None:
     (tmp_path / "trainer").mkdir()
-    for name in ("__init__", "_hydra", "durations", "errors", "sweepers", "targets"):
+    for name in ("__init__", "_hydra", "durations", "errors", "plugins", "targets"):
         shutil.copy(ROOT / "trainer" / f"{name}.py", tmp_path / "trainer")
     (tmp_path / home).mkdir()
     (tmp_path / home / "config.yaml").write_text("")

@@ -134,7 +134,7 @@ def test_a_stream_has_no_indices_and_the_rest_is_told(tmp_path: Path) -> None:
 def test_a_run_that_began_without_a_receipt_goes_on_and_says_that_its_batches_are_not_known(tmp_path: Path) -> None:
     whole = trained(tmp_path / "whole")
     trainer = make_trainer(folder=tmp_path / "old", task=StopAt(6))
-    del trainer.parts["receipt"]
+    del trainer.parts["receipt"], trainer.parts["pruning"]
     trainer.fit()
     (tmp_path / "old/receipt.jsonl").unlink()
     found = [make_trainer(folder=tmp_path / "old", resume="must").fit() and lines(tmp_path / "old")]

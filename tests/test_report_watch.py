@@ -138,3 +138,14 @@ def test_ctrl_c_leaves_it_without_a_word(training: RunFolder, tmp_path: Path) ->
 def test_a_length_that_is_none_is_refused(training: RunFolder, tmp_path: Path, seconds: str) -> None:
     ended = command("compare", "s", f"--watch={seconds}", cwd=tmp_path)
     assert (ended.code, "must be more than 0" in ended.told) == (2, True)
+
+
+def test_jobs_that_a_sweep_has_still_to_begin_are_shown(tmp_path: Path) -> None:
+    first = run_folder(tmp_path / "s/seed=0-0123456789", 0.5)
+    (tmp_path / "s/.sweep").mkdir()
+    (tmp_path / "s/.sweep/jobs.json").write_text('{"seed=0-0123456789": ["seed=0"], "seed=1-abcdef0123": ["seed=1"]}')
+    jobs: dict[Path, Job] = {}
+    looked_at([str(tmp_path / "s")], jobs)
+    assert [job.state for job in jobs.values()] == ["finished", "not started"]
+    assert next(iter(jobs)) == first
+    assert "1 of 2 finished, 1 not started" in overall(list(jobs.values()))

@@ -13,9 +13,9 @@ from tests.commands import command
 from trainer._hydra import implied
 from trainer.errors import ConfigError
 from trainer.overrides import check_sweep
+from trainer.plugins import SAMPLERS
 from trainer.space import Space, expand
 from trainer.study import Study
-from trainer.plugins import SAMPLERS
 
 MOMENTUM = ("optimizer=sgd,adamw", "optimizer.momentum=0.5,0.9",
             "hydra.sweeper.only={optimizer.momentum:{optimizer:sgd}}")  # fmt: skip
@@ -90,7 +90,10 @@ def test_every_mistake_in_what_is_searched_is_told() -> None:
 PAGE = (Path(__file__).resolve().parents[1] / "docs" / "sweeps.md").read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("line", re.findall(r"^trainer (-m .*hydra.*)$", PAGE, re.MULTILINE))
+TYPED = re.findall(r"^trainer (-m .*?hydra.*?)(?: &)?(?: +#.*)?$", PAGE.replace(" \\\n   ", ""), re.MULTILINE)
+
+
+@pytest.mark.parametrize("line", TYPED)
 def test_what_the_page_tells_to_type_has_no_mistake_in_it(line: str) -> None:
     typed = [word for word in implied(shlex.split(line)) if word != "-m"]
     assert check_sweep(typed)

@@ -16,6 +16,7 @@ from typing import Any
 from trainer.errors import BusyError, ConfigError, TrainerError
 
 WEIGHTS, STATE, MANIFEST = "weights.pt", "state.pt", "manifest.json"  # of a checkpoint
+SWEEP, JOBS = ".sweep", "jobs.json"  # beside the jobs of a sweep: a folder of its own, and in it the jobs' names
 BEST = "best"  # beside the checkpoints: the name of one
 
 _HELD: set[int] = set()  # descriptors of the locks that this process holds

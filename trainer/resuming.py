@@ -39,7 +39,8 @@ def put_back(trainer: Trainer, found: Checkpoint) -> None:
     """
     schedule, progress, clock = trainer.schedule, trainer.progress, trainer.clock
     beginning, before, now = schedule.beginning(), found.manifest["steps"], trainer.steps
-    state = {"receipt": UNKNOWN, "model": found.weights, **found.state}
+    # Checkpoints of before there were receipts and searches lack two parts.
+    state = {"receipt": UNKNOWN, "pruning": {}, "model": found.weights, **found.state}
     restore(trainer.parts, {name: state[name] for name in state if name != "journal" or name in trainer.parts})
     progress.batch = trainer.loader.place(progress.batch, state["order"])
     trainer.world.follow(found.manifest)

@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING, Any
 from trainer import _hydra, config
 from trainer.consistency import measures
 from trainer.errors import ConfigError
-from trainer.folder import RunFolder, shown, write_whole
+from trainer.folder import SWEEP, RunFolder, shown, write_whole
 from trainer.overrides import check_jobs, check_sweep
 from trainer.pruning import Rule, Trial, history, is_pruned
 from trainer.run import Place
 from trainer.space import Grid, Space, check_count
-from trainer.sweep import HIDDEN, Sweep, job_place, table
+from trainer.sweep import Sweep, job_place, table
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -134,7 +134,7 @@ class Search:
         if self.rule is not None and len(self.objectives) > 1:
             raise ConfigError("hydra/sweeper/pruner: with several metrics none is left behind; type none")
         self.size = sweeper.n_jobs or sweep.launcher.at_once
-        self.root = job_place(first.cfg, first.words, first.choices).folder.path.parent / HIDDEN
+        self.root = job_place(first.cfg, first.words, first.choices).folder.path.parent / SWEEP
         name = sweeper.study_name or self._digest(config.digest(first.cfg))
         self.storage = sweeper.storage or f"sqlite:///{self.root / 'study.db'}"
         self.claims = Claims(self.root / f"{name}.lock")

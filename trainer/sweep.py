@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from trainer import _hydra, config
 from trainer.errors import BusyError, ConfigError, TrainerError
-from trainer.folder import RunFolder, shown, write_whole
+from trainer.folder import JOBS, SWEEP, RunFolder, shown, write_whole
 from trainer.launchers import BUSY, Item, Launcher
 from trainer.plugins import LAUNCHERS
 from trainer.pruning import is_pruned
@@ -28,10 +28,6 @@ if TYPE_CHECKING:
     from omegaconf import DictConfig
 
     from trainer.overrides import Job
-
-HIDDEN = ".sweep"
-"""The folder of a sweep's own, beside its jobs."""
-
 
 def job_place(cfg: DictConfig, overrides: Sequence[str], choices: Mapping[str, Any]) -> Place:
     """The place of one job: `<runs>/<name or experiment>-sweep/<readable overrides>-<digest of its config>`.
@@ -166,7 +162,7 @@ class Sweep:
         items = {}
         for key in keys:
             at = self.places[key]
-            output = at.folder.path.parent / HIDDEN / f"{at.folder.path.name}.txt"
+            output = at.folder.path.parent / SWEEP / f"{at.folder.path.name}.txt"
             items[key] = Item(live, (self.jobs[key].cfg, at), output)
         if self.launcher.several:
             print(f"\n{len(keys)} of {len(self.jobs)} jobs to do; what they print: {shown(output.parent)}", flush=True)
@@ -224,15 +220,14 @@ class Sweep:
 
 
 def _note(places: Iterable[Place], jobs: Iterable[Job]) -> None:
-    """Keeps the names of all jobs beside their folders, so that another terminal knows what is still to come."""
+    """Keeps the names and the words of all jobs beside their folders: what is to come is shown in another terminal."""
     found: dict[Path, dict[str, list[str]]] = {}
     for at, job in zip(places, jobs, strict=True):
-        found.setdefault(at.folder.path.parent / HIDDEN / "jobs.json", {})[at.folder.path.name] = job.words
+        found.setdefault(at.folder.path.parent / SWEEP / JOBS, {})[at.folder.path.name] = job.words
     for path, names in found.items():
         with contextlib.suppress(OSError):  # a run says better where nothing can be written
             path.parent.mkdir(parents=True, exist_ok=True)
-            before = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-            write_whole(path, json.dumps({**before, **names}, indent=1) + "\n")
+            write_whole(path, json.dumps(names, indent=1) + "\n")
 
 
 def line(folder: RunFolder) -> str:

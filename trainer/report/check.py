@@ -12,6 +12,8 @@ from trainer.overrides import Job, sweep_settings
 from trainer.preflight import preflight
 from trainer.preview import plots, range_report
 from trainer.rehearsal import rehearse
+from trainer.search import Optuna
+from trainer.space import sweeper_of
 from trainer.sweep import Sweep
 
 if TYPE_CHECKING:
@@ -24,8 +26,11 @@ def show_sweep(overrides: Sequence[str], jobs: Sequence[Job]) -> None:
     Raises:
         ConfigError: a job would fail; all are told.
     """
-    sweep = Sweep(sweep_settings(overrides))
+    node = sweep_settings(overrides)
+    sweep = Sweep(node)
     try:
+        if isinstance(sweeper := sweeper_of(node), Optuna):
+            print(f"a search of {sweeper.n_trials} trials; the extremes of what it may choose:")
         sweep.add(jobs)
         preflight(sweep, strict=True)
     finally:

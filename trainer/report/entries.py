@@ -11,7 +11,7 @@ from typing import Any
 
 from trainer import config
 from trainer.errors import ConfigError
-from trainer.folder import RunFolder
+from trainer.folder import JOBS, SWEEP, RunFolder
 
 COMMON = ("wandb", "runs", "name", "resume", "resume_changes", "hooks")  # where a run lies, not what it is
 SEED = "seed"
@@ -105,8 +105,8 @@ def find(paths: Iterable[str]) -> list[Entry]:
     return [replace(read(folder), config=_read_config(folder)) for folder in folders(paths)]
 
 
-def folders(paths: Iterable[str]) -> list[RunFolder]:
-    """The folders of the runs that `find` reads.
+def folders(paths: Iterable[str], coming: bool = False) -> list[RunFolder]:
+    """The folders of the runs that `find` reads; `coming`: also of the jobs that a sweep has still to begin.
 
     Raises:
         ConfigError: a path does not exist, or there is no run in any.
@@ -120,6 +120,11 @@ def folders(paths: Iterable[str]) -> list[RunFolder]:
         for folder in sorted(found):
             if (folder / "status.json").is_file():  # a run may be named twice, by itself and by its sweep
                 runs.setdefault(folder.absolute(), RunFolder(folder))
+        for jobs in sorted([*path.glob(f"{SWEEP}/{JOBS}"), *path.glob(f"*/{SWEEP}/{JOBS}")]) if coming else ():
+            with contextlib.suppress(OSError, ValueError):  # it is being written, or is no longer there
+                for name in json.loads(jobs.read_text(encoding="utf-8")):
+                    folder = jobs.parents[1] / name
+                    runs.setdefault(folder.absolute(), RunFolder(folder))
     if not runs:
         raise ConfigError(f"{', '.join(paths)}: holds no run")
     return list(runs.values())
@@ -128,7 +133,8 @@ def folders(paths: Iterable[str]) -> list[RunFolder]:
 def read(folder: RunFolder) -> Entry:
     """A run as it is now, without its config, which takes far longer to read and does not change."""
     status = folder.read_status()
-    state = str(status.get("state", "not started" if status else "unreadable"))
+    begun = bool(status) or not folder.status.exists()
+    state = str(status.get("state", "not started" if begun else "unreadable"))
     return Entry(folder, status, state="killed" if state == "running" and not folder.held else state)
 
 

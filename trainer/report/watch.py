@@ -116,7 +116,7 @@ def watch(paths: Sequence[str], seconds: float) -> int:
 
 def looked_at(paths: Sequence[str], jobs: dict[Path, Job]) -> None:
     """Looks at every run below the paths, and at those that are new there."""
-    for folder in reading.folders(paths):
+    for folder in reading.folders(paths, coming=True):
         if folder.path not in jobs:
             jobs[folder.path] = Job(Entry(folder, {}), Tail(folder.metrics))
     for job in jobs.values():
