@@ -33,10 +33,10 @@ OFFERED: dict[str, tuple[str, ...]] = {
 """What `build` offers to the target of each group."""
 
 SCALARS = {
-    "seed": "whole", "epochs": "count", "batch_size": "count", "accumulate": "count or full",
+    "seed": "whole", "epochs": "count", "batch_size": "count", "accumulate": "count or full", "auto_accumulate": "flag",
     "evaluate_every": "duration", "log_every": "duration", "checkpoint_every": "duration", "skip_nonfinite": "whole",
-    "resume": "resume", "resume_changes": "refuse or allow", "name": "word or null", "runs": "word",
-    "auto_accumulate": "flag", "strict_code": "flag",
+    "resume": "resume", "resume_changes": "refuse or allow", "strict_code": "flag", "name": "word or null",
+    "runs": "word",
 }  # fmt: skip
 """The top-level keys that are no group, and what kind of value each takes. A flag that is missing, as in the config of
 an older run, is off."""
