@@ -76,7 +76,7 @@ def test_the_command_that_a_stopped_run_prints_leads_to_the_same_bits(
     assert result(tmp_path / "runs/a") == known[workers]
 
 
-@pytest.mark.parametrize("numbers", [(signal.SIGTERM, signal.SIGTERM), (signal.SIGINT, signal.SIGINT)])
+@pytest.mark.parametrize("numbers", [(signal.SIGTERM, signal.SIGINT), (signal.SIGINT, signal.SIGINT)])
 def test_a_second_signal_ends_at_once_and_the_run_goes_on_from_its_checkpoint(
     numbers: tuple[int, int], tmp_path: Path, whole: Any
 ) -> None:

@@ -8,7 +8,8 @@ import pytest
 from omegaconf import OmegaConf
 
 from trainer import _hydra
-from trainer._multirun import Composer, expand
+from trainer._multirun import Composer
+from trainer.space import expand
 from trainer.errors import ConfigError
 
 MATRIX = [

@@ -50,7 +50,8 @@ def test_the_wheel_holds_the_package_and_every_config_and_nothing_else(wheel: Pa
     configs = {f"trainer/{path.relative_to(ROOT).as_posix()}" for path in (ROOT / "conf").rglob("*.yaml")}
     modules = {path.relative_to(ROOT).as_posix() for path in (ROOT / "trainer").rglob("*.py")}
     assert configs >= {"trainer/conf/config.yaml", "trainer/conf/optimizer/sgd.yaml"}
-    page = {path.relative_to(ROOT).as_posix() for path in (ROOT / "trainer" / "report" / "page").rglob("*.[!p]*")}
+    files = [path for path in (ROOT / "trainer/report/page").rglob("*.*") if "__pycache__" not in path.parts]
+    page = {path.relative_to(ROOT).as_posix() for path in files}
     assert page >= {"trainer/report/page/page.html", "trainer/report/page/vendor/echarts-6.1.0.min.js"}
     assert configs | modules | page | {"trainer/py.typed"} <= names
     assert {name.partition("/")[0] for name in names} == {"trainer"}

@@ -123,7 +123,7 @@ def test_runs_without_rows_metrics_or_a_config_are_on_the_page_too(tmp_path: Pat
     _, facts = page_of(tmp_path, tmp_path / "sweep")
     by_name = {run["name"]: run for run in facts["runs"]}
     assert {name: run["state"] for name, run in by_name.items()} == {
-        "bare": "not started", "diverged": "failed", "empty": "failed", "killed": "killed", "other": "finished",
+        "bare": "unreadable", "diverged": "failed", "empty": "failed", "killed": "killed", "other": "finished",
     }  # fmt: skip
     assert by_name["diverged"]["best"] == {}
     assert by_name["killed"]["best"]["val/dice"] == pytest.approx(by_name["killed"]["last"]["val/dice"], abs=0.1)
