@@ -6,6 +6,8 @@ import signal
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests import slurm
 from tests.commands import Command
 from tests.remains import differences, rows
@@ -22,6 +24,7 @@ def pid_of(folder: Path) -> int:
     return int(statuses(folder.parents[2])[folder.name]["pid"])
 
 
+@pytest.mark.slow
 def test_the_signal_before_a_time_limit_has_a_job_save_queue_again_and_go_on_as_the_same_run(tmp_path: Path) -> None:
     (tmp_path / "whole").mkdir()
     (tmp_path / "cut").mkdir()
@@ -47,6 +50,7 @@ def test_the_signal_before_a_time_limit_has_a_job_save_queue_again_and_go_on_as_
     assert differences(other, folder) == []
 
 
+@pytest.mark.slow
 def test_a_ctrl_c_has_the_processes_save_and_the_sweep_end(tmp_path: Path) -> None:
     running = Command("train", "-m", *LONG, "seed=0,1,2", *LOCAL, cwd=tmp_path, env=PATHS)
     until(lambda: training(tmp_path, least=2))
@@ -79,6 +83,7 @@ def test_on_slurm_jobs_are_queued_again_outlive_the_sweep_and_are_not_sent_twice
     assert sorted(status["attempt"] for status in statuses(tmp_path).values()) == [1, 2]
 
 
+@pytest.mark.slow
 def test_a_process_that_is_killed_ends_no_other_and_is_told(tmp_path: Path) -> None:
     running = Command("train", *JOBS, "seed=0,1", *LOCAL, cwd=tmp_path, env=PATHS)
     folder = until(lambda: training(tmp_path))[0]

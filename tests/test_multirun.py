@@ -9,8 +9,8 @@ from omegaconf import OmegaConf
 
 from trainer import _hydra
 from trainer._multirun import Composer
-from trainer.space import expand
 from trainer.errors import ConfigError
+from trainer.space import expand
 
 MATRIX = [
     [],

@@ -187,6 +187,7 @@ def test_a_study_goes_on_with_the_trial_that_was_killed(tmp_path: Path) -> None:
     assert len(states(tmp_path)) == 4
 
 
+@pytest.mark.slow
 def test_what_a_search_has_pruned_a_plain_sweep_finishes(tmp_path: Path) -> None:
     rates = "optimizer.lr=choice(0.00001,0.01)"
     typed = [word for word in OPTUNA if not word.startswith("optimizer.lr=")]
@@ -214,6 +215,7 @@ def test_several_metrics_give_the_trials_that_none_beats(tmp_path: Path) -> None
     assert states(tmp_path) == ["COMPLETE", "COMPLETE"]
 
 
+@pytest.mark.slow
 def test_a_trial_that_fails_is_told_and_the_others_go_on(tmp_path: Path) -> None:
     typed = [word for word in OPTUNA if not word.startswith("optimizer.lr=")]
     typed += ["optimizer=sgd", "optimizer.lr=choice(1e30,0.01)", "hydra/sweeper/sampler=random"]

@@ -37,7 +37,7 @@ def breaking(home: Path) -> list[str]:
     return ["-m", *words, "model=breaks", "model.how=raises,exits,fine,leaves,memory,last"]
 
 
-@pytest.mark.parametrize("launcher", ["basic", "joblib"])
+@pytest.mark.parametrize("launcher", [pytest.param("basic", marks=pytest.mark.slow), "joblib"])
 def test_whatever_becomes_of_a_job_the_others_finish_and_the_same_command_goes_on_with_it(
     launcher: str, tmp_path: Path
 ) -> None:
@@ -158,7 +158,7 @@ def test_a_file_that_is_edited_while_a_sweep_runs_changes_no_job(tmp_path: Path)
     assert all("lr: 0.01" in config for config in configs)
 
 
-@pytest.mark.parametrize("launcher", ["basic", "joblib"])
+@pytest.mark.parametrize("launcher", [pytest.param("basic", marks=pytest.mark.slow), "joblib"])
 def test_a_sweep_that_is_killed_in_its_parts_ends_with_the_same_bits(launcher: str, tmp_path: Path) -> None:
     """`scripts/sweep_harness.py` does so with more jobs and kills, and through submitit."""
     (tmp_path / "whole").mkdir()

@@ -258,6 +258,7 @@ def test_offline_one_sync_of_the_second_life_gives_an_exact_history(offline: Pla
     assert place.run.rewinds == []
 
 
+@pytest.mark.slow
 def test_online_then_offline_one_sync_gives_an_exact_history_and_a_refused_one_loses_nothing(
     online: Place, server: WandbServer, tmp_path: Path
 ) -> None:
@@ -302,6 +303,7 @@ def test_online_then_offline_then_online_no_step_is_left_from_a_life_that_does_n
     assert small.plain(run.history) == small.journal_of(folder)
 
 
+@pytest.mark.slow
 def test_offline_what_comes_after_an_early_sync_is_neither_forgotten_nor_missing_after_a_crash(
     server: WandbServer, tmp_path: Path
 ) -> None:
