@@ -120,9 +120,17 @@ def test_the_time_and_the_disk_of_a_sweep_are_added_up(tmp_path: Path) -> None:
     assert "the disk will be full" in full[-1]
 
 
-def test_a_sweep_of_which_no_kind_can_train_is_refused(tmp_path: Path) -> None:
-    made = command("train", "-m", *QUICK, "optimizer=sparse_adam", "seed=0,1", cwd=tmp_path)
-    assert made.code == 2
-    assert "SparseAdam takes only sparse gradients" in made.told
-
-
+def test_where_jobs_would_go_on_in_smaller_micro_batches_the_trial_does_so_too(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(
+        "import torch\nfrom trainer.models import MLP\n"
+        "class Net(MLP):\n"
+        "    def forward(self, x):\n"
+        "        if len(x) > 8: raise torch.OutOfMemoryError('CUDA out of memory.')\n"
+        "        return super().forward(x)\n"
+    )
+    (tmp_path / "conf/model").mkdir(parents=True)
+    (tmp_path / "conf/model/mine.yaml").write_text("_target_: mine.Net\n")
+    words = [*QUICK, "model=mine", "seed=0,1"]
+    assert "out of memory" in command("check", "-m", *words, cwd=tmp_path).told
+    made = command("check", "-m", *words, "auto_accumulate=true", cwd=tmp_path)
+    assert made.code == 0, made.told

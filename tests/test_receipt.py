@@ -168,3 +168,8 @@ def test_a_draw_or_a_seed_of_any_generator_changes_their_digest() -> None:
         draw()
         assert of_generators(CPU) != before
         before = of_generators(CPU)
+
+
+def test_smaller_micro_batches_have_the_same_batches(tmp_path: Path) -> None:
+    whole, parts = trained(tmp_path / "whole"), trained(tmp_path / "parts", micro_batch=2)
+    assert [line["batches"] for line in parts.values()] == [line["batches"] for line in whole.values()]

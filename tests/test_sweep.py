@@ -184,3 +184,13 @@ def test_a_launcher_that_cannot_be_is_told_before_anything_begins(words: list[st
     assert made.code == 2
     assert told in made.told
     assert not (tmp_path / "runs").exists()
+
+
+def test_a_result_is_kept_where_somebody_types_never(tmp_path: Path) -> None:
+    words = ["-m", *SMALL, "seed=0,1"]
+    assert typed(tmp_path, *words).code == 0
+    before = statuses(tmp_path)
+    again = typed(tmp_path, *words, "resume=never")
+    assert again.code == 1
+    assert "holds a run already; type resume=auto" in again.told
+    assert statuses(tmp_path) == before

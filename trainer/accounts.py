@@ -154,7 +154,10 @@ def in_words(trainer: Trainer, error: BaseException) -> BaseException:
     if (why := lack_of_memory(error)) is not None:
         loader, least = trainer.loader, 2 if has_batch_norm(trainer) else 1
         accumulate = "full" if loader.full else loader.accumulate
-        return OutOfMemoryError(why, loader.batch_size, accumulate, loader.micro_batch, least)
+        told = OutOfMemoryError(why, loader.batch_size, accumulate, loader.micro_batch, least)
+        if trainer.signals.number:  # it was asked to end: it is not gone on with
+            told.half = None
+        return told
     return error
 
 

@@ -104,9 +104,10 @@ class Local:
     @property
     def at_once(self) -> int:
         """How many jobs run at the same time."""
-        return at_once(self.n_jobs, self._gpus().places)
+        return at_once(self.n_jobs, self.gpus().places)
 
-    def _gpus(self) -> Gpus:
+    def gpus(self) -> Gpus:
+        """What the jobs share; without any where they run one after the other."""
         return Gpus(visible() if self.several else [], self.jobs_per_gpu)
 
     def prepare(self) -> None:
@@ -119,7 +120,7 @@ class Local:
     def run(self, items: Mapping[str, Item], watcher: Watcher) -> None:
         """As `Launcher.run`."""
         waiting, running = deque(items), dict[str, Held | None]()
-        gpus, most = self._gpus(), self.at_once
+        gpus, most = self.gpus(), self.at_once
         while running or (waiting and not self.ended):
             while not self.ended and len(running) < most and (key := next_of(waiting, watcher)) is not None:
                 held = gpus.take() if gpus.gpus else None
@@ -128,7 +129,9 @@ class Local:
                     break
                 running[key] = held
                 watcher.begun(key)
-                self._start(key, items[key], most, held)
+                item = items[key]
+                output = item.output if self.several else None
+                self.children.start(key, item.target, *item.args, env=self.env(held), output=output)
             if not running:
                 if not gpus.gpus or not waiting:
                     return  # others have what is left
@@ -139,11 +142,11 @@ class Local:
                     held.close()
                 watcher.done(key, _why(code), code in (BUSY, LOST))
 
-    def _start(self, key: str, item: Item, most: int, held: Held | None) -> None:
+    def env(self, held: Held | None) -> dict[str, str]:
+        """What the process of a job gets: its share of the processors, and its GPU."""
+        most = self.at_once
         env = {"TRAINER_PROCESSORS": str(max(1, processors() // most))} if most > 1 else {}
-        if held is not None:
-            env["CUDA_VISIBLE_DEVICES"] = held.gpu
-        self.children.start(key, item.target, *item.args, env=env, output=item.output if self.several else None)
+        return env | ({"CUDA_VISIBLE_DEVICES": held.gpu} if held is not None else {})
 
     def signalled(self, again: bool) -> None:
         """As `Launcher.signalled`."""

@@ -45,7 +45,7 @@ def halving(cfg: DictConfig, folder: RunFolder, attempt: Callable[[int | None, s
                 raise
             micro_batch, words = error.half, _words(error, folder)
             folder.write_status(micro_batch=micro_batch)
-        _free()  # here, where nothing holds the error any more, and so the frames that it has come through
+        free()  # here, where nothing holds the error any more, and so the frames that it has come through
 
 
 def _words(error: OutOfMemoryError, folder: RunFolder) -> str:
@@ -57,7 +57,7 @@ def _words(error: OutOfMemoryError, folder: RunFolder) -> str:
     )
 
 
-def _free() -> None:
+def free() -> None:
     """Gives back what the attempt that failed has held: its model, its gradients, its batch."""
     import torch
 

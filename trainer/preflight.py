@@ -10,16 +10,18 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trainer import config
 from trainer.children import Children
-from trainer.errors import ConfigError, DataError, TrainerError
+from trainer.errors import ConfigError, DataError, OutOfMemoryError, TrainerError
 from trainer.folder import shown
+from trainer.gpus import Gpus
 from trainer.launchers import Local
+from trainer.out_of_memory import free
 from trainer.run import Place, changed_code, cut_short
 from trainer.tracking.console import duration
 
@@ -140,28 +142,33 @@ def _kind(cfg: DictConfig) -> str:
     values = {
         key: value
         for key, value in config.flat(config.unresolved(cfg)).items()
-        if config.is_identity(key) and key not in ("seed", "epochs")
+        if config.is_identity(key) and key != "seed"
         and not (key.split(".")[0] in FORMULAS and isinstance(value, (int, float)))
     }  # fmt: skip
     return hashlib.sha256(json.dumps(values, sort_keys=True, default=str).encode()).hexdigest()
 
 
-def try_all(found: Sequence[Kind], sweep: Sweep, children: Children) -> None:
-    """Makes a few updates of one job of each kind, in processes of their own; fills in what came of it."""
+def try_all(found: Sequence[Kind], sweep: Sweep, children: Children, env: Mapping[str, str]) -> None:
+    """Makes a few updates of one job of each kind, in processes of their own; fills in what came of it.
+
+    Args:
+        env: what a job's process gets.
+    """
     began = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
         for n, kind in enumerate(found):
             if n and time.monotonic() - began > BUDGET:
                 return
             answer = Path(folder) / f"{n}.json"
-            children.start("try", _try, sweep.jobs[kind.keys[0]].cfg, answer, output=Path(folder) / f"{n}.txt")
+            cfg, output = sweep.jobs[kind.keys[0]].cfg, Path(folder) / f"{n}.txt"
+            children.start("try", _try, cfg, answer, env=env, output=output)
             code = children.wait().get("try", 1)
             if answer.exists():
                 _fill(kind, json.loads(answer.read_text(encoding="utf-8")))
             elif code < 0:
                 kind.fails = f"killed by {signal.Signals(-code).name}"
             else:
-                last = (Path(folder) / f"{n}.txt").read_text(encoding="utf-8", errors="replace").strip().splitlines()
+                last = output.read_text(encoding="utf-8", errors="replace").strip().splitlines()
                 kind.fails = f"exit code {code}" + (f": {last[-1]}" if last else "")
 
 
@@ -172,13 +179,26 @@ def _fill(kind: Kind, answer: dict[str, Any]) -> None:
     kind.cost = Cost(**answer["cost"]) if "cost" in answer else None
 
 
-def _try(cfg: DictConfig, answer: Path) -> None:
+def _measured(cfg: DictConfig) -> Cost:
+    """With `auto_accumulate` as the run would: with half of the micro-batch, as long as the memory is too small."""
     from trainer.build import build
     from trainer.measure import measure
 
+    micro_batch: int | None = None
+    while True:
+        try:
+            return measure(build(cfg, micro_batch=micro_batch))
+        except OutOfMemoryError as error:
+            if not cfg.get("auto_accumulate") or error.half is None:
+                raise
+            micro_batch = error.half
+        free()
+
+
+def _try(cfg: DictConfig, answer: Path) -> None:
     found: dict[str, Any]
     try:
-        found = {"cost": asdict(measure(build(cfg)))}
+        found = {"cost": asdict(_measured(cfg))}
     except TrainerError as error:
         # What a model or a dataset of the user's raises is its own failure, which no other job needs to wait for.
         ours = isinstance(error, (ConfigError, DataError)) and error.__cause__ is None
@@ -209,11 +229,12 @@ def costs(found: Sequence[Kind], at_once: int, runs: Path) -> list[str]:
         "  ".join(["", row[0].ljust(widths[0]), *(map(str.rjust, row[1:], widths[1:]))])
         for row in rows
     ]
-    seconds = sum(kind.cost.seconds * len(kind.keys) for kind in tried if kind.cost) / at_once
-    needed, free = disk(found), shutil.disk_usage(_there(runs)).free
+    each = [kind.cost.seconds for kind in tried if kind.cost]
+    seconds = max(sum(s * len(kind.keys) for s, kind in zip(each, tried, strict=True)) / at_once, *each)
+    needed, room = disk(found), shutil.disk_usage(_there(runs)).free
     begun = f"about {duration(seconds)} for what is new" + (f", {at_once} at once" if at_once > 1 else "")
-    lines.append(f"  {begun}; its checkpoints take up to {_size(needed)} of the {_size(free)} that are free")
-    if needed > free:
+    lines.append(f"  {begun}; its checkpoints take up to {_size(needed)} of the {_size(room)} that are free")
+    if needed > room:
         lines.append("  warning: the disk will be full before the end; make room, or choose another runs=FOLDER")
     return lines
 
@@ -253,24 +274,39 @@ def preflight(sweep: Sweep, *, strict: bool = False) -> None:
     if not new or (local is None and not strict):  # where the jobs run elsewhere, trying one here says little
         return
     found = kinds(sweep, new)
-    children = local.children if local is not None else Children()
-    try:
-        try_all(found, sweep, children)
-    except BaseException:
-        children.end(signal.SIGKILL)  # a Ctrl-C: there is nothing to save
-        raise
-    finally:
-        if local is None:
-            children.close()
+    if not _tried(found, sweep, local):
+        print("  all GPUs are taken: no job is tried before it begins", flush=True)
+        return
     failing = [kind for kind in found if kind.fails]
     told = [f"{text}{_whose(kind)}" for kind in found for text in kind.refused]
-    if strict or len(failing) == len(found):
+    if strict:
         told += [f"{kind.fails}{_whose(kind)}" for kind in failing]
     if told:
         raise ConfigError(list(dict.fromkeys(told)))
     for kind in failing:
         print(f"warning: will fail: {kind.fails}{_whose(kind)}", file=sys.stderr)
-    print("\n".join(costs(found, sweep.launcher.at_once, next(iter(sweep.places.values())).folder.path)), flush=True)
+    for line in costs(found, sweep.launcher.at_once, next(iter(sweep.places.values())).folder.path):
+        print(line, flush=True)
+
+
+def _tried(found: Sequence[Kind], sweep: Sweep, local: Local | None) -> bool:
+    """Tries the kinds, on a GPU that no job of another sweep has; whether there was one, where they are shared."""
+    children = local.children if local is not None else Children()
+    gpus = local.gpus() if local is not None else Gpus([])
+    held = gpus.take() if gpus.gpus else None
+    if gpus.gpus and held is None:
+        return False
+    try:
+        try_all(found, sweep, children, local.env(held) if local is not None else {})
+    except BaseException:
+        children.end(signal.SIGKILL)  # a Ctrl-C: there is nothing to save
+        raise
+    finally:
+        if held is not None:
+            held.close()
+        if local is None:
+            children.close()
+    return True
 
 
 def _whose(kind: Kind) -> str:

@@ -130,6 +130,8 @@ def _run(cfg: DictConfig, at: Place) -> Outcome:
         try:
             refuse_changes(cfg, folder)
             status = folder.read_status()
+            if at.resume == "never" and folder.used:
+                raise ConfigError(f"resume: {folder} holds a run already; type resume=auto to go on with it")
             whole = _answers(status) and not cut_short(status, at)
             if at.resume != "never" and whole and not _extended(cfg, folder, status):
                 return stored_outcome(status, changed_code(cfg, folder) if cfg.get("strict_code") else "")

@@ -157,8 +157,9 @@ class Search:
         """Runs what is missing, or as much of it as there is time for before a signal."""
         waited = False
         while not self.sweep.signal:
-            if batch := self._batch():
-                self.sweep.run()
+            if (batch := self._batch()) is not None:
+                if batch:  # else none of them could be composed
+                    self.sweep.run()
                 for number, key in batch.items():
                     self._tell(number, key)
             elif self._unfinished():
@@ -172,8 +173,8 @@ class Search:
     def _unfinished(self) -> bool:
         return any(not trial.state.is_finished() for trial in self.study.trials() if trial.number not in self._left)
 
-    def _batch(self) -> dict[int, str]:
-        """Trials for this process, and the job of each: those that a process has left, or new ones.
+    def _batch(self) -> dict[int, str] | None:
+        """Trials for this process, and the job of each: those that a process has left, or new ones; None if no more.
 
         New ones are chosen up to a multiple of the number that runs at once, so that it makes no difference where
         a kill came.
@@ -188,7 +189,7 @@ class Search:
                 self.claims.take(number)
                 chosen[number] = self.study.ask(self.space, number)
                 number += 1
-            return self._as_jobs(chosen)
+            return self._as_jobs(chosen) if chosen else None
 
     def _as_jobs(self, chosen: Mapping[int, list[str]]) -> dict[int, str]:
         """The jobs of trials, added to the sweep; one that cannot be composed has failed."""

@@ -22,7 +22,7 @@ from trainer.launchers import BUSY, Item, Launcher
 from trainer.plugins import LAUNCHERS
 from trainer.pruning import is_pruned
 from trainer.run import Place, cut_short, experiment_of, named, resume_word, run
-from trainer.signals import NUMBERS, is_second
+from trainer.signals import NUMBERS, TYPED, is_second
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -70,6 +70,8 @@ def live(cfg: DictConfig, at: Place) -> None:
 
 
 def _failed(folder: RunFolder, why: str) -> None:
+    if folder.state() == "finished":  # and resume=never was typed: its result stays
+        return
     with contextlib.suppress(TrainerError, OSError):  # nothing can be written there, as was said
         folder.create()
         folder.write_status(state="failed", error=why)
@@ -206,7 +208,7 @@ class Sweep:
         def note(number: int, _: FrameType | None) -> None:
             nonlocal at
             again = is_second(self.signal, number, at)  # a terminal that is closed may send SIGHUP twice
-            if not self.signal:
+            if self.signal not in TYPED:
                 self.signal, at = number, time.monotonic()
             self.launcher.signalled(again)
 

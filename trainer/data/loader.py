@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import logging
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Literal, cast
 
 import torch
@@ -174,7 +174,7 @@ class Loader:
                 found = (self._source.batch_of(indices, mix(self.seed, SAMPLE, draw)) for draw, indices in plan)
             else:
                 found = cast(Workers, self._workers).load(plan)
-            found = found if self.listener is None else self._told(plan, found)
+            found = found if self.listener is None else self._told([b for _, b in pairs], order, start, found)
         return found if self.device.type == "cpu" else (to_device(batch, self.device) for batch in found)
 
     def _draw(self, epoch: int, first: int) -> int:
@@ -183,10 +183,16 @@ class Loader:
             return epoch
         return self.curriculum.draw(epoch, self._whole[bisect_right(self._whole, first) - 1])
 
-    def _told(self, plan: list[tuple[int, torch.Tensor]], batches: Iterator[Batch]) -> Iterator[Batch]:
+    def _told(
+        self, ends: Sequence[int], order: torch.Tensor, start: int, batches: Iterator[Batch]
+    ) -> Iterator[Batch]:
+        """Tells of each batch once, before the last of its micro-batches: in how many it is cut changes nothing."""
         assert self.listener is not None
-        for (_, indices), batch in zip(plan, batches, strict=True):
-            self.listener(indices)
+        whole, begun = set(self._whole), self._cuts[start]
+        for end, batch in zip(ends, batches, strict=True):
+            if end in whole:
+                self.listener(order[begun:end])
+                begun = end
             yield batch
 
     def _order(self, epoch: int) -> torch.Tensor:
