@@ -191,6 +191,5 @@ def test_a_result_is_kept_where_somebody_types_never(tmp_path: Path) -> None:
     assert typed(tmp_path, *words).code == 0
     before = statuses(tmp_path)
     again = typed(tmp_path, *words, "resume=never")
-    assert again.code == 1
-    assert "holds a run already; type resume=auto" in again.told
+    assert again.told.count("holds a run already; type resume=auto") == 2
     assert statuses(tmp_path) == before
