@@ -263,6 +263,18 @@ def test_too_few_common_seeds_are_no_test(tmp_path: Path) -> None:
     assert column(table.ranked(only(root)), "vs best") == ["best", "too few seeds to tell (2)"]
 
 
+@pytest.mark.parametrize(("mode", "sign"), [("max", 1), ("min", -1)])
+def test_the_best_by_other_seeds_is_not_better_on_the_common_ones(tmp_path: Path, mode: str, sign: int) -> None:
+    first = [sign * value for value in (0.50, 0.51, 0.52, 0.53, 3.0)]  # one lucky seed that the other has not
+    root = sweep(tmp_path / "s", {"0.1": first, "0.2": [value + sign * 0.1 for value in first[:2]]}, mode=mode)
+    for seed, more in ((2, 0.101), (3, 0.099)):
+        config = {"optimizer": {**CONFIG["optimizer"], "lr": 0.2}, "seed": seed}  # type: ignore[dict-item]
+        run_folder(root / f"{seed}", first[seed] + sign * more, config=config, mode=mode)
+    assert column(table.ranked(only(root)), "vs best") == ["best", "ahead on common seeds (p <0.001)"]
+    assert "better than" not in said(root)
+    assert "lr 0.2 is ahead on the seeds that both have; run the missing seeds" in said(root)
+
+
 # -------------------------------------------------------------------------------------------------------------- forms
 
 

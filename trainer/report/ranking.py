@@ -139,6 +139,16 @@ def differences(one: Standing, best: Standing) -> list[float]:
     return [value - best.scores[seed] for seed, value in one.scores.items() if seed in best.scores]
 
 
+def is_worse(versus: Versus, maximised: bool) -> bool:
+    """Whether a setting is worse than the best one by more than luck."""
+    return versus.p is not None and versus.p <= statistics.LEVEL and (versus.difference < 0) == maximised
+
+
+def is_ahead(versus: Versus, maximised: bool) -> bool:
+    """Whether a setting is better than the best one over the seeds that both have: the means are over other seeds."""
+    return versus.difference > 0 if maximised else versus.difference < 0
+
+
 def _tested(ranked: Sequence[Standing]) -> list[Standing]:
     """Each setting after the first with its test against that."""
     found = [(one, differences(one, ranked[0])) for one in ranked[1:]]

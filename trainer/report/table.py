@@ -12,7 +12,7 @@ from trainer.errors import ConfigError, did_you_mean
 from trainer.report.entries import SEED, Entry, short
 from trainer.report.formats import PLUS_MINUS, Column, Table, duration, numbers, p_value
 from trainer.report.keys import TARGET, class_names
-from trainer.report.ranking import Section, Standing, number
+from trainer.report.ranking import Section, Standing, is_worse, number
 from trainer.report.statistics import LEAST, LEVEL
 
 
@@ -34,7 +34,7 @@ def ranked(section: Section, sort: str = "") -> Table:
     best = len(columns)
     columns.append(Column(monitor, _scores(order), right=True))
     if section.seeds and len(order) > 1:
-        columns.append(Column("vs best", _versus(order)))
+        columns.append(Column("vs best", _versus(order, section.maximised)))
     others = metrics_of(section)
     for n, name in enumerate(others):
         values = numbers([one.average(at_best(name)) for one in order])
@@ -86,7 +86,7 @@ def _scores(order: Sequence[Standing]) -> list[str]:
     return [f"{m} {PLUS_MINUS} {w.rjust(wide)}" if w else m + filler for m, w in zip(means, widths, strict=True)]
 
 
-def _versus(order: Sequence[Standing]) -> list[str]:
+def _versus(order: Sequence[Standing], maximised: bool) -> list[str]:
     known = [one.versus for one in order if one.versus]
     differences = iter(numbers([versus.difference for versus in known]))
     cells = []
@@ -101,6 +101,8 @@ def _versus(order: Sequence[Standing]) -> list[str]:
             cells.append(f"too few seeds to tell ({versus.seeds})" if versus.seeds < LEAST else "cannot be told")
         elif versus.p > LEVEL:
             cells.append(f"within noise ({p_value(versus.p)})")
+        elif not is_worse(versus, maximised):
+            cells.append(f"ahead on common seeds ({p_value(versus.p)})")
         else:
             cells.append(f"{'' if text.startswith('-') else '+'}{text} ({p_value(versus.p)})")
     return cells

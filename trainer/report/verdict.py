@@ -9,7 +9,7 @@ from trainer.durations import count
 from trainer.report.entries import SEED, Entry, short, told
 from trainer.report.formats import PLUS_MINUS, numbers, p_value
 from trainer.report.keys import TARGET, class_names
-from trainer.report.ranking import Section, Standing, differences, number
+from trainer.report.ranking import Section, Standing, differences, is_ahead, is_worse, number
 from trainer.report.statistics import LEAST, LEVEL, deviation, mean, quantile, seeds_needed
 
 MORE = "type seed=0,1,2,3,4 with -m"
@@ -57,7 +57,8 @@ def _of_settings(section: Section) -> list[str]:
     if not tested:
         return [f"best so far: {name}; too few seeds to tell whether that is luck: a test needs {LEAST} seeds that "
                 f"two settings have in common; {MORE}"]  # fmt: skip
-    worse = [one for one in tested if one.versus and one.versus.p is not None and one.versus.p <= LEVEL]
+    worse = [one for one in tested if one.versus and is_worse(one.versus, section.maximised)]
+    ahead = [one for one in tested if one.versus and is_ahead(one.versus, section.maximised)]
     how = "paired t-test over common seeds, Holm's correction for all pairs"
     if len(worse) == len(others):
         most = max(one.versus.p for one in worse if one.versus and one.versus.p is not None)
@@ -65,9 +66,13 @@ def _of_settings(section: Section) -> list[str]:
         return [f"best: {name}; better than {than} by more than luck ({p_value(most)} or less; {how})"]
     if worse:
         text = f"better than {len(worse)} of the {len(others)} others by more than luck ({how})"
+    elif ahead:
+        text = f"but no other setting is worse by more than luck ({how})"
     else:
         text = f"but that may be luck: no other setting is told from it ({how})"
-    return [f"best on average: {name}; {text}", *_open(section, best, [one for one in others if one not in worse])]
+    lines = [f"{name_of(section, one)} is ahead on the seeds that both have; run the missing seeds" for one in ahead]
+    rest = [one for one in others if one not in worse and one not in ahead]
+    return [f"best on average: {name}; {text}", *lines, *(_open(section, best, rest) if rest else [])]
 
 
 def _open(section: Section, best: Standing, others: Sequence[Standing]) -> list[str]:
