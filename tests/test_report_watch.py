@@ -72,14 +72,16 @@ def test_the_whole_sweep_in_a_line(training: RunFolder) -> None:
     assert names(jobs) == ["lr=1", "lr=2", "lr=3", "lr=4"]
 
 
-def test_a_sweep_is_over_when_nothing_runs_and_nobody_is_about_to_start_the_next(tmp_path: Path) -> None:
-    here, now = {"host": socket.gethostname(), "pid": os.getpid()}, 1e9
-    run_folder(tmp_path / "a", 0.9, updated=now, **here)
-    jobs = jobs_of(tmp_path)
-    assert not is_over(jobs, now + QUIET / 2)  # its process lives: the next job may be about to start
-    assert is_over(jobs, now + QUIET + 1)
-    RunFolder(tmp_path / "a").write_status(pid=2**22 + 1)  # more than any process has
-    assert is_over(jobs_of(tmp_path), time.time())
+@pytest.mark.parametrize("state", ["not started", "interrupted", "killed"])
+def test_between_two_jobs_a_sweep_is_not_over(tmp_path: Path, state: str) -> None:
+    now = 1e9
+    run_folder(tmp_path / "a", 0.9, updated=now)
+    assert is_over(jobs_of(tmp_path), now)
+    waiting = RunFolder(run_folder(tmp_path / "b", state=state, result=None))
+    assert not is_over(jobs_of(tmp_path), now + QUIET / 2)  # whoever ran the first may be about to start it
+    assert is_over(jobs_of(tmp_path), now + QUIET + 1)
+    with waiting.hold():  # it starts, and has not said so
+        assert not is_over(jobs_of(tmp_path), now + QUIET + 1)
 
 
 def test_a_change_is_told_once_and_the_end_is_no_error(

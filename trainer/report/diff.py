@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from trainer import config
 from trainer.durations import count
 from trainer.errors import ConfigError
 from trainer.report import entries, parting
@@ -16,7 +17,7 @@ from trainer.report.entries import Entry, short
 from trainer.report.parting import Parting, Tensors
 
 PLACE = ("wandb", "runs", "name", "resume", "resume_changes")  # where a run lies, not what it is
-NO_CAUSE = ("log_every", "checkpoint_every", "checkpoint", "skip_nonfinite", "data.num_workers")  # of other bits
+NO_CAUSE = ("log_every", "skip_nonfinite")  # of other bits, beside what is no identity
 ORDER = ("seed", "batch_size", "accumulate", "curriculum", "data", "limit")  # what the order depends on
 MOST = 12  # lines of a section
 
@@ -188,7 +189,7 @@ class Comparison:
             for title, table in self.tables.items()
             for key, (a, b) in table.items()
             if (title in (titles or self.tables) or (title == "config" and _in(key, keys)))
-            and not (title == "config" and _in(key, NO_CAUSE))
+            and not (title == "config" and (_in(key, NO_CAUSE) or not config.is_identity(key)))
             and (title, key) != ("machine", "host")
         ]
         more = f" and {len(found) - 3} more above" if len(found) > 3 else ""

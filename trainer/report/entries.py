@@ -57,13 +57,13 @@ class Entry:
         return self.status.get("mode") == "max"
 
     def rows(self) -> Iterator[dict[str, Any]]:
-        """The history, a row at a time; a line that is still being written is left out."""
+        """The history, a row at a time; a line that is still being written, or is damaged, is left out."""
         try:
-            with open(self.folder.metrics, encoding="utf-8") as file:
+            with open(self.folder.metrics, encoding="utf-8", errors="replace") as file:
                 for line in file:
-                    if line.endswith("\n"):
+                    with contextlib.suppress(ValueError):
                         yield json.loads(line)
-        except (OSError, ValueError):
+        except OSError:
             return
 
 
@@ -148,7 +148,8 @@ def _read_config(folder: RunFolder) -> dict[str, Any]:
 def varying(entries: Sequence[Entry]) -> list[str]:
     """The keys, sorted, whose values are not the same in all runs whose config is known."""
     known = [entry.config for entry in entries if entry.config]
-    keys = sorted({key for values in known for key in values if key.split(".")[0] not in COMMON})
+    every = {key for values in known for key in values if key.split(".")[0] not in COMMON}
+    keys = sorted(filter(config.is_identity, every))  # what decides no result parts no settings
     return [key for key in keys if len({told(values.get(key)) for values in known}) > 1]
 
 

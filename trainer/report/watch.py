@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import shutil
-import socket
 import sys
 import time
 from collections import deque
@@ -23,7 +21,7 @@ from trainer.report.ranking import ORDER, number, order_of
 from trainer.report.table import run_name, why
 from trainer.tracking.mailbox import Tail
 
-QUIET = 60.0  # seconds without a running job after which a sweep is over, though its process may live
+QUIET = 60.0  # seconds without a running job after which a sweep is over, though some of its jobs wait
 BAR = 10
 
 
@@ -124,26 +122,13 @@ def looked_at(paths: Sequence[str], jobs: dict[Path, Job]) -> None:
 
 
 def is_over(jobs: Iterable[Job], now: float) -> bool:
-    """Whether no job runs, and none is about to: between two jobs of a sweep its process lives and none runs."""
+    """Whether no job runs, and none is about to: one that waits is begun soon after another, or its sweep has ended."""
     entries = [job.entry for job in jobs]
-    if any(entry.state == "running" for entry in entries):
+    waiting = [entry for entry in entries if entry.state in ("not started", "interrupted", "killed")]
+    if any(entry.state == "running" for entry in entries) or any(entry.folder.held for entry in waiting):
         return False
     newest = max((number(entry.status.get("updated", 0)) for entry in entries), default=0.0)
-    return now - newest > QUIET or not any(map(_maker_lives, entries))
-
-
-def _maker_lives(entry: Entry) -> bool:
-    """Whether the process that ran it may start another; of another machine it cannot be told."""
-    host, pid = entry.status.get("host"), entry.status.get("pid")
-    if host != socket.gethostname() or not isinstance(pid, int):
-        return host is not None
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        pass
-    return True
+    return not waiting or 0 < newest < now - QUIET
 
 
 # ------------------------------------------------------------------------------------------------------ what is shown

@@ -55,7 +55,7 @@ function verdict() {
     ];
   const next = `Next is ${settingText(second.setting)} with ${told(second)}.`;
   const few = first.n < 3 || second.n < 3;
-  const apart = Math.abs(first.mean - second.mean) > Math.hypot(first.half, second.half);
+  const apart = Math.abs(first.mean - second.mean) > first.half + second.half;
   const doubt = few
     ? `With ${Math.min(first.n, second.n) === 1 ? "one run" : "two runs"} a setting, the difference may be luck: more seeds would tell.`
     : apart
