@@ -68,7 +68,7 @@ function verdict() {
 function ranking(metric, some) {
   const sign = better(metric) ? -1 : 1;
   return shownSettings(some)
-    .map(({ setting, members }) => ({ setting, members, ...summary(members.map((run) => run.best[metric])) }))
+    .map(({ setting, members }) => ({ setting, members, ...overSeeds(members, metric) }))
     .filter((one) => one.n)
     .sort((a, b) => sign * (a.mean - b.mean));
 }

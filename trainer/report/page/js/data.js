@@ -128,6 +128,18 @@ const T95 = [
   2.101, 2.093, 2.086, 2.08, 2.074, 2.069, 2.064, 2.06, 2.056, 2.052, 2.048, 2.045, 2.042,
 ];
 
+// A metric over the seeds of a setting: of the runs that have finished, if any has, and each seed once.
+function overSeeds(some, metric) {
+  const known = some.filter((run) => isNumber(run.best[metric]));
+  const finished = known.filter((run) => run.state === "finished");
+  const bySeed = new Map();
+  for (const run of finished.length ? finished : known) {
+    const seed = isNumber(run.seed) ? run.seed : run.name;
+    bySeed.set(seed, [...(bySeed.get(seed) ?? []), run.best[metric]]);
+  }
+  return summary([...bySeed.values()].map((values) => summary(values).mean));
+}
+
 // Mean, sample standard deviation and half the 95 % interval of the mean; the last two NaN for one value.
 function summary(values) {
   const known = values.filter(isNumber);

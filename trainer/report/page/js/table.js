@@ -76,7 +76,7 @@ section("table", (body) => {
   const lineOf = (some, setting) => ({
     runs: some,
     setting,
-    stats: (metric) => summary(some.map((run) => run.best[metric])),
+    stats: (metric) => overSeeds(some, metric),
   });
 
   function lines() {
