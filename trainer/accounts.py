@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import platform
 import signal
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -159,6 +160,18 @@ def in_words(trainer: Trainer, error: BaseException) -> BaseException:
             told.half = None
         return told
     return error
+
+
+@contextlib.contextmanager
+def told_in_words(trainer: Trainer) -> Iterator[None]:
+    """What is raised inside, as `in_words` says it."""
+    try:
+        yield
+    except Exception as error:
+        told = in_words(trainer, error)
+        if told is error:
+            raise
+        raise told from error
 
 
 def has_batch_norm(trainer: Trainer) -> bool:

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from trainer.accounts import in_words
+from trainer.accounts import told_in_words
 from trainer.durations import count
 from trainer.errors import ConfigError, DivergedError
 from trainer.history import History
@@ -155,12 +155,8 @@ def _undone(trainer: Trainer) -> Iterator[None]:
     before, schedule, history = snapshot(parts), trainer.schedule, trainer.history
     trainer.history = History()
     try:
-        yield
-    except (RuntimeError, MemoryError) as error:
-        told = in_words(trainer, error)
-        if told is error:
-            raise
-        raise told from error
+        with told_in_words(trainer):
+            yield
     finally:
         trainer.loader.close()
         trainer.update.clear()

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from trainer.accounts import in_words
+from trainer.accounts import told_in_words
 from trainer.data.loader import loader_of
 from trainer.evaluation import Evaluator
 from trainer.rehearsal import rehearse
@@ -57,13 +57,8 @@ def measure(trainer: Trainer) -> Cost:
     """
     rehearse(trainer)
     try:
-        step = _step(trainer)
-        evaluation = _evaluation(trainer)
-    except Exception as error:
-        told = in_words(trainer, error)
-        if told is error:
-            raise
-        raise told from error
+        with told_in_words(trainer):
+            step, evaluation = _step(trainer), _evaluation(trainer)
     finally:
         trainer.loader.close()
     every = trainer.evaluate_every
